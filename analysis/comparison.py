@@ -1,0 +1,285 @@
+"""Which runs may be compared, and what the comparison says.
+
+Aggregates, profiles and probabilities of improvement are taken over agents of one class: trained at
+the same, unshrunk budget. References and shrunk agents stay in the task table only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from analysis.stats import (
+    MINIMUM_RUNS_FOR_CLAIMS,
+    Estimate,
+    FloatArray,
+    aggregates,
+    estimate,
+    exact_p_value,
+    holm,
+    performance_profile,
+    probability_of_improvement,
+)
+from results.record import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALL_TASKS = "all tasks"
+LEVEL = 0.05  # family-wise, after Holm
+PROFILE_REPETITIONS = 2000  # rliable's choice; a band needs less than a printed number
+_SEED = 0  # of every bootstrap, so that the same records give the same report
+_FIRST = ("random", "behaviour", "bc")  # the yardsticks, in table order
+_NAMED_GAPS = 5
+
+Kind = Literal["reference", "comparison", "shrunk", "foreign"]
+
+
+class IncompleteMatrix(ValueError):
+    """Runs are missing, so aggregates are refused; the message names them."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A column of the task table."""
+
+    label: str
+    kind: Kind
+    tuned: bool = False
+    configs_tried: int = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Full score matrices of the agents of one class.
+
+    Attributes:
+        scores: ``[n, T]`` by agent; n may differ between agents.
+        tasks: the T columns.
+        groups: columns by name: all tasks, then each quality that has at least two.
+        notes: sentences on what was left out.
+    """
+
+    scores: dict[str, FloatArray]
+    tasks: list[str]
+    groups: dict[str, list[int]]
+    notes: list[str]
+
+    @property
+    def runs(self) -> int:
+        """Runs per task of the agent that has the fewest."""
+        return min(len(scores) for scores in self.scores.values())
+
+
+@dataclass(frozen=True)
+class AggregateRow:
+    """One agent's aggregates over a group of tasks; ``estimate`` is in the order of AGGREGATES."""
+
+    group: str
+    agent: str
+    tasks: int
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How often a run of ``x`` scores above a run of ``y``.
+
+    Attributes:
+        x: the agent that is ahead (or was listed first, at one half).
+        y: the other.
+        estimate: probability of improvement of x over y.
+        p: exact two-sided p-value of their being alike on every task.
+        p_holm: the same, adjusted for all pairs of the report.
+    """
+
+    x: str
+    y: str
+    estimate: Estimate
+    p: float
+    p_holm: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of the pair in words."""
+        if self.estimate.runs < MINIMUM_RUNS_FOR_CLAIMS:
+            return f"no verdict under {MINIMUM_RUNS_FOR_CLAIMS} runs"
+        return f"{self.x} better" if self.p_holm < LEVEL else "not separated"
+
+
+def agents(plan: Plan, runs: pd.DataFrame) -> list[Agent]:
+    """Columns of the task table: random, behaviour and bc, the plan's others, foreign ones."""
+    planned = [
+        Agent(
+            label=str(agent["label"]),
+            kind="reference"
+            if agent["reference"]
+            else "shrunk"
+            if agent["shrunk"]
+            else "comparison",
+            tuned=agent.get("track") == "tuned",
+            configs_tried=int(agent.get("configs_tried") or 1),
+        )
+        for agent in plan.agents
+    ]
+    planned.sort(key=lambda agent: _FIRST.index(agent.label) if agent.label in _FIRST else 99)
+    foreign = dict.fromkeys(runs.loc[runs["foreign"].astype(bool), "agent"])
+    return planned + [Agent(label, "foreign") for label in foreign]
+
+
+def scores_by_cell(runs: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
+    """Scores as ``{(task, agent): {seed: score}}``, seeds ascending."""
+    cells: dict[tuple[str, str], dict[int, float]] = {}
+    for task, agent, seed, score in zip(
+        runs["task"], runs["agent"], runs["seed"], runs["score"], strict=True
+    ):
+        cells.setdefault((task, agent), {})[int(seed)] = float(score)
+    return {key: dict(sorted(seeds.items())) for key, seeds in cells.items()}
+
+
+def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comparison:
+    """Collects the score matrices that may be aggregated.
+
+    Tasks whose data is missing are left out and named. With ``allow_missing`` so are agents without
+    any run and tasks that one of the others has not begun; what remains is cut to the same number
+    of runs on every task of an agent, lowest seeds first, so that tasks keep equal weight.
+
+    Raises:
+        IncompleteMatrix: if runs are missing and ``allow_missing`` is not set, or nothing is left.
+    """
+    cells = scores_by_cell(runs)
+    columns = agents(plan, runs)
+    tasks = [str(task["id"]) for task in plan.tasks if not task["missing"]]
+    notes = _what_is_left_out(plan, columns)
+    ours = [agent.label for agent in columns if agent.kind == "comparison"]
+    if not ours or not tasks:
+        lacking = "agents at an unshrunk budget" if tasks else "tasks with data"
+        raise IncompleteMatrix(f"No aggregates: this plan has no {lacking}.")
+
+    gaps = [
+        f"{label} has {done}/{len(plan.seeds)} seeds on {task}"
+        for task in tasks
+        for label in ours
+        if (done := len(cells.get((task, label), {}))) < len(plan.seeds)
+    ]
+    if gaps and not allow_missing:
+        more = f"; and {len(gaps) - _NAMED_GAPS} more gaps" if len(gaps) > _NAMED_GAPS else ""
+        raise IncompleteMatrix(
+            f"No aggregates over an incomplete matrix: {'; '.join(gaps[:_NAMED_GAPS])}{more}. "
+            "Finish these runs, or pass --allow-missing to aggregate over what is there."
+        )
+    if gaps:
+        idle = [label for label in ours if not any((task, label) in cells for task in tasks)]
+        ours = [label for label in ours if label not in idle]
+        partial = [task for task in tasks if any((task, label) not in cells for label in ours)]
+        tasks = [task for task in tasks if task not in partial]
+        if not ours or not tasks:
+            raise IncompleteMatrix("No aggregates: no task has a finished run of every agent yet.")
+        notes += [f"{label} has no finished run and is left out." for label in idle]
+        notes += [f"{task} lacks runs of some agents and is left out." for task in partial]
+        notes.append(
+            "The matrix is incomplete: each agent counts with as many runs per task as it has on "
+            "the task where it has fewest."
+        )
+
+    compared = list(ours)
+    for label in (agent.label for agent in columns if agent.kind == "foreign"):
+        lacking = [task for task in tasks if (task, label) not in cells]
+        if lacking:
+            notes.append(f"{label} (foreign) lacks {', '.join(lacking)} and is left out.")
+        else:
+            compared.append(label)
+    qualities = {str(task["id"]): str(task["quality"]) for task in plan.tasks}
+    counts = Counter(qualities[task] for task in tasks)
+    groups = {ALL_TASKS: list(range(len(tasks)))}
+    for quality, count in counts.items():
+        if 1 < count < len(tasks):
+            groups[quality] = [i for i, task in enumerate(tasks) if qualities[task] == quality]
+    return Comparison(
+        scores={label: _matrix(cells, label, tasks) for label in compared},
+        tasks=tasks,
+        groups=groups,
+        notes=notes,
+    )
+
+
+def _what_is_left_out(plan: Plan, columns: list[Agent]) -> list[str]:
+    missing = [str(task["id"]) for task in plan.tasks if task["missing"]]
+    shrunk = [agent.label for agent in columns if agent.kind == "shrunk"]
+    notes = []
+    if missing:
+        notes.append(f"Without data and left out: {', '.join(missing)}.")
+    if shrunk:
+        notes.append(f"Shrunk by the budget and left out: {', '.join(shrunk)}.")
+    return notes
+
+
+def _matrix(
+    cells: dict[tuple[str, str], dict[int, float]], label: str, tasks: list[str]
+) -> FloatArray:
+    """``[n, T]``, n being the fewest runs the agent has on any of the tasks."""
+    columns = [list(cells[task, label].values()) for task in tasks]
+    runs = min(map(len, columns))
+    return np.array([column[:runs] for column in columns]).T
+
+
+def aggregate_rows(comparison: Comparison) -> list[AggregateRow]:
+    """Aggregates with intervals for every group and agent."""
+    return [
+        AggregateRow(
+            group=group,
+            agent=agent,
+            tasks=len(columns),
+            estimate=estimate(aggregates, scores[:, columns], rng=np.random.default_rng(_SEED)),
+        )
+        for group, columns in comparison.groups.items()
+        for agent, scores in comparison.scores.items()
+    ]
+
+
+def pairs(comparison: Comparison) -> list[Pair]:
+    """Probability of improvement for every pair of agents, p-values adjusted over all of them."""
+    found = []
+    for x, y in itertools.combinations(comparison.scores, 2):
+        if probability_of_improvement(comparison.scores[x], comparison.scores[y]) < 0.5:
+            x, y = y, x
+        ours, theirs = comparison.scores[x], comparison.scores[y]
+        found.append(
+            (
+                x,
+                y,
+                estimate(
+                    probability_of_improvement, ours, theirs, rng=np.random.default_rng(_SEED)
+                ),
+                exact_p_value(ours, theirs),
+            )
+        )
+    adjusted = holm([p for *_, p in found])
+    return [
+        Pair(x, y, value, p, float(p_holm))
+        for (x, y, value, p), p_holm in zip(found, adjusted, strict=True)
+    ]
+
+
+def profiles(comparison: Comparison, points: int = 201) -> tuple[FloatArray, dict[str, Estimate]]:
+    """Performance profiles on a common grid of thresholds.
+
+    Returns:
+        Thresholds ``[points]`` that span all scores and 0 to 100, and the profile of every agent.
+    """
+    everything = np.concatenate([scores.ravel() for scores in comparison.scores.values()])
+    low, high = min(0.0, everything.min()), max(100.0, everything.max())
+    taus = np.linspace(np.floor(low / 10) * 10, np.ceil(high / 10) * 10, points)
+    return taus, {
+        agent: estimate(
+            lambda sample: performance_profile(sample, taus),
+            scores,
+            rng=np.random.default_rng(_SEED),
+            repetitions=PROFILE_REPETITIONS,
+        )
+        for agent, scores in comparison.scores.items()
+    }

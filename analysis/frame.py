@@ -1,0 +1,326 @@
+"""Run records as tidy tables: one row per finished run, one row per point of a learning curve."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from results.record import (
+    RECORD_FILE,
+    Plan,
+    Record,
+    RecordError,
+    cell_folder,
+    normalized_score,
+    read_record,
+    scan,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_COLUMNS = (
+    "task",
+    "environment",
+    "quality",
+    "source",
+    "agent",
+    "seed",
+    "score",  # final evaluation of the last policy, D4RL's scale
+    "last10",  # mean score of the last ten evaluations during training
+    "return_mean",  # raw return, mean over the final episodes
+    "return_std",
+    "length_mean",  # steps
+    "budget",
+    "shrunk",  # trained with less than the published size or steps
+    "reference",  # random or behaviour: a yardstick, not a competitor
+    "foreign",  # read from a CSV of scores made elsewhere
+    "core_seconds",  # this seed's share of its stack
+    "total_s",  # wall-clock seconds of the job
+    "data_return_mean",  # raw return, mean over the dataset's episodes
+    "expert_return_mean",  # the same of this environment's expert dataset, NaN if there is none
+    "path",
+)
+CURVE_COLUMNS = ("task", "environment", "agent", "seed", "update", "phase", "score", "return_mean")
+FOREIGN_COLUMNS = ("task", "agent", "seed", "score")
+
+
+class ScoresError(ValueError):
+    """A file of foreign scores that cannot be used; the message names the place and the remedy."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended in an error."""
+
+    task: str
+    agent: str
+    seed: int
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything an output folder says about a plan's cells.
+
+    Attributes:
+        runs: one row per finished run, columns ``RUN_COLUMNS``.
+        curves: one row per evaluation during training, columns ``CURVE_COLUMNS``.
+        failures: runs that ended in an error.
+        unreadable: one sentence per record that could not be read.
+        records: the finished records with the agent's label, in the order of ``runs``.
+    """
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    failures: list[Failure]
+    unreadable: list[str]
+    records: list[tuple[str, Record]]
+
+
+def load(out: Path, plan: Plan | None = None) -> pd.DataFrame:
+    """The finished runs of an output folder as a tidy table, columns ``RUN_COLUMNS``.
+
+    Args:
+        out: the output folder, the one that holds ``cells/``.
+        plan: keep to this plan's cells, in its order and with its labels; by default every record.
+    """
+    return collect(out, plan).runs
+
+
+def load_curves(out: Path, plan: Plan | None = None) -> pd.DataFrame:
+    """The learning curves of an output folder, columns ``CURVE_COLUMNS``; see :func:`load`."""
+    return collect(out, plan).curves
+
+
+def collect(out: Path, plan: Plan | None = None) -> Results:
+    """Reads finished and failed runs; see :func:`load` for the arguments."""
+    import pandas as pd
+
+    found: list[tuple[str, Path, Record]] = []
+    failures: list[Failure] = []
+    unreadable: list[str] = []
+    for label, folder, record in _cells(out, plan):
+        if isinstance(record, RecordError):
+            unreadable.append(str(record))
+        elif record.status == "done":
+            found.append((label or str(record.agent["label"]), folder, record))
+        else:
+            error = record.error or {}
+            failures.append(
+                Failure(
+                    task=str(record.task["id"]),
+                    agent=label or str(record.agent["label"]),
+                    seed=record.seed,
+                    type=error.get("type", "Error"),
+                    message=error.get("message", "no message was recorded"),
+                    traceback=error.get("traceback", ""),
+                )
+            )
+    experts = _expert_returns(out, [record for _, _, record in found])
+    runs = [_run_row(label, folder.relative_to(out), r, experts) for label, folder, r in found]
+    curves = [row for label, _, record in found for row in _curve_rows(label, record)]
+    return Results(
+        runs=pd.DataFrame(runs, columns=list(RUN_COLUMNS)),
+        curves=pd.DataFrame(curves, columns=list(CURVE_COLUMNS)),
+        failures=failures,
+        unreadable=unreadable,
+        records=[(label, record) for label, _, record in found],
+    )
+
+
+def _cells(out: Path, plan: Plan | None) -> Iterator[tuple[str | None, Path, Record | RecordError]]:
+    if plan is None:
+        yield from ((None, folder, record) for folder, record in scan(out))
+        return
+    for cell in plan.cells:
+        folder = cell_folder(out, cell)
+        if not (folder / RECORD_FILE).exists():
+            continue
+        try:
+            yield str(cell["agent"]), folder, read_record(folder)
+        except RecordError as error:
+            yield str(cell["agent"]), folder, error
+
+
+def _run_row(
+    label: str, path: Path, record: Record, experts: dict[tuple[str, str], float]
+) -> dict[str, Any]:
+    task, final, timing = record.task, record.final, record.timing
+    return_mean = float(final.get("return_mean", math.nan))
+    score = final.get("score")
+    if score is None:
+        score = normalized_score(return_mean, task["reference_min"], task["reference_max"])
+    return {
+        "task": str(task["id"]),
+        "environment": str(task["environment"]),
+        "quality": str(task["quality"]),
+        "source": str(task["source"]),
+        "agent": label,
+        "seed": record.seed,
+        "score": float(score),
+        "last10": float(final.get("last10_score", math.nan)),
+        "return_mean": return_mean,
+        "return_std": float(final.get("return_std", math.nan)),
+        "length_mean": float(final.get("length_mean", math.nan)),
+        "budget": str(record.budget.get("name", "")),
+        "shrunk": bool(record.budget.get("shrunk", False)),
+        "reference": bool(record.agent.get("reference", False)),
+        "foreign": False,
+        "core_seconds": float(timing.get("core_seconds", math.nan)),
+        "total_s": float(timing.get("total_s", math.nan)),
+        "data_return_mean": float(record.dataset.get("return_mean", math.nan)),
+        "expert_return_mean": experts.get((task["source"], task["environment"]), math.nan),
+        "path": path.as_posix(),
+    }
+
+
+def _curve_rows(label: str, record: Record) -> Iterator[dict[str, Any]]:
+    for point in record.curve:
+        yield {
+            "task": str(record.task["id"]),
+            "environment": str(record.task["environment"]),
+            "agent": label,
+            "seed": record.seed,
+            "update": int(point["update"]),
+            "phase": str(point.get("phase", "")),
+            "score": float(point["score"]),
+            "return_mean": float(point.get("return_mean", math.nan)),
+        }
+
+
+def _expert_returns(out: Path, records: Iterable[Record]) -> dict[tuple[str, str], float]:
+    """Mean return of the expert data by (source, environment), from these records or beside them.
+
+    A plan without expert tasks still gets the yardstick if an earlier run left the behaviour
+    record of ``<environment>-expert`` in the output folder.
+    """
+    returns: dict[tuple[str, str], float] = {}
+    wanted: set[tuple[str, str]] = set()
+    for record in records:
+        key = (str(record.task["source"]), str(record.task["environment"]))
+        wanted.add(key)
+        if record.task["quality"] == "expert" and "return_mean" in record.dataset:
+            returns[key] = float(record.dataset["return_mean"])
+    for source, environment in sorted(wanted - set(returns)):
+        folder = out / "cells" / source / f"{environment}-expert" / "behaviour"
+        for path in sorted(folder.glob(f"*/{RECORD_FILE}")):
+            try:
+                record = read_record(path.parent)
+            except RecordError:
+                continue  # a yardstick from outside the plan: without it the column stays empty
+            if "return_mean" in record.dataset:
+                returns[source, environment] = float(record.dataset["return_mean"])
+    return returns
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Scores made elsewhere, to stand beside ours: columns task, agent, seed, score.
+
+    Further columns are ignored. Scores are on the scale of this report.
+
+    Raises:
+        ScoresError: naming the line that is wrong.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    seen: set[tuple[str, str, int]] = set()
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            missing = [name for name in FOREIGN_COLUMNS if name not in (reader.fieldnames or [])]
+            if missing:
+                raise ScoresError(
+                    f"{path}: no column {', '.join(missing)}; "
+                    f"the first line must name {', '.join(FOREIGN_COLUMNS)}"
+                )
+            for line in reader:
+                row = _foreign_row(f"{path}, line {reader.line_num}", line)
+                key = (row["task"], row["agent"], row["seed"])
+                if key in seen:
+                    raise ScoresError(
+                        f"{path}, line {reader.line_num}: a second score of {row['agent']} on "
+                        f"{row['task']} with seed {row['seed']}; keep one"
+                    )
+                seen.add(key)
+                rows.append(row)
+    except FileNotFoundError:
+        raise ScoresError(f"{path}: no such file of scores") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ScoresError(f"{path}: not a readable CSV file in UTF-8 ({error})") from None
+    if not rows:
+        raise ScoresError(f"{path}: no scores; write one line per task, agent and seed")
+    return pd.DataFrame(rows, columns=list(FOREIGN_COLUMNS))
+
+
+def _foreign_row(place: str, line: dict[str, str | None]) -> dict[str, Any]:
+    values = {name: (line[name] or "").strip() for name in FOREIGN_COLUMNS}
+    for name in ("task", "agent"):
+        if not values[name]:
+            raise ScoresError(f"{place}: the {name} is empty")
+    try:
+        seed = int(values["seed"])
+    except ValueError:
+        raise ScoresError(f"{place}: seed {values['seed']!r} is not a whole number") from None
+    try:
+        score = float(values["score"])
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise ScoresError(f"{place}: score {values['score']!r} is not a finite number")
+    return {"task": values["task"], "agent": values["agent"], "seed": seed, "score": score}
+
+
+def add_foreign(
+    plan: Plan, runs: pd.DataFrame, paths: Iterable[Path]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Appends foreign scores to a plan's runs.
+
+    Returns:
+        The longer table, and one sentence per file about tasks the plan does not have.
+
+    Raises:
+        ScoresError: if a file is invalid or names an agent that the plan or another file has.
+    """
+    import pandas as pd
+
+    tasks = {task["id"]: task for task in plan.tasks}
+    taken = {str(agent["label"]) for agent in plan.agents}
+    rows: list[dict[str, Any]] = runs.to_dict("records")
+    notes: list[str] = []
+    for path in paths:
+        scores = read_csv(path)
+        names = set(scores["agent"])
+        if names & taken:
+            raise ScoresError(
+                f"{path}: {', '.join(sorted(names & taken))} is already an agent of this report; "
+                "give the foreign one another name"
+            )
+        taken |= names
+        unknown = sorted(set(scores["task"]) - set(tasks))
+        if unknown:
+            notes.append(f"{path.name} also has scores on {', '.join(unknown)}; not in this suite.")
+        for row in scores.to_dict("records"):
+            if row["task"] in tasks:
+                task = tasks[row["task"]]
+                rows.append(
+                    {
+                        "environment": task["environment"],
+                        "quality": task["quality"],
+                        "source": plan.source,
+                        "budget": "foreign",
+                        "shrunk": False,
+                        "reference": False,
+                        "foreign": True,
+                        "path": path.name,
+                        **row,
+                    }
+                )
+    return pd.DataFrame(rows, columns=list(RUN_COLUMNS)), notes

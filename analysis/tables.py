@@ -1,0 +1,405 @@
+"""Task and aggregate tables, as Markdown, CSV and for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.comparison import LEVEL, Agent, AggregateRow, Pair, agents, scores_by_cell
+from analysis.stats import AGGREGATES, MINIMUM_RUNS_FOR_CLAIMS, coverage, exact_p_value
+from results.record import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.table import Table
+
+PERCENT_NOTE = (
+    "Per cent: mean return over the mean return of the task's data / of its environment's expert "
+    "data."
+)
+_MARKS = {"shrunk": "*", "foreign": "†"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One agent on one task.
+
+    Attributes:
+        runs: finished runs.
+        expected: planned runs.
+        mean: mean score over runs, NaN without any.
+        std: sample standard deviation over runs, NaN under two.
+        percent_of_data: mean return in per cent of the data's, NaN where that has no meaning.
+        percent_of_expert: the same of the expert data's.
+        bold: among the highest of its row.
+    """
+
+    runs: int
+    expected: int
+    mean: float
+    std: float
+    percent_of_data: float
+    percent_of_expert: float
+    bold: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a number to print."""
+        return 0 < self.runs >= self.expected
+
+    @property
+    def score(self) -> str:
+        """For people: ``83.2 ± 4.1``, ``3/5 seeds`` while runs are missing, ``-`` if unplanned."""
+        if not self.complete:
+            return f"{self.runs}/{self.expected} seeds" if self.expected else "-"
+        return f"{self.mean:.1f}" + ("" if math.isnan(self.std) else f" ± {self.std:.1f}")
+
+    @property
+    def text(self) -> str:
+        """The score with its number of runs: ``83.2 ± 4.1 (5)``."""
+        return f"{self.score} ({self.runs})" if self.complete else self.score
+
+    @property
+    def percent(self) -> str:
+        """For people: ``112 / 46 %`` of data and expert, ``112 %`` of data alone, or empty."""
+        if not self.complete or math.isnan(self.percent_of_data):
+            return ""
+        numbers = (self.percent_of_data, self.percent_of_expert)
+        return " / ".join(str(round(number)) for number in numbers if math.isfinite(number)) + " %"
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """Tasks by agents.
+
+    Attributes:
+        tasks: the plan's tasks, in order.
+        agents: columns, yardsticks first.
+        cells: by (task id, agent label).
+        notes: sentences to print beneath.
+    """
+
+    tasks: list[dict[str, Any]]
+    agents: list[Agent]
+    cells: dict[tuple[str, str], Cell]
+    notes: list[str]
+
+    @property
+    def has_percents(self) -> bool:
+        """Whether any return has a yardstick in its data."""
+        return any(cell.percent for cell in self.cells.values())
+
+
+def heading(agent: Agent) -> str:
+    """The agent's label with its mark: ``*`` shrunk, ``†`` foreign."""
+    return agent.label + _MARKS.get(agent.kind, "")
+
+
+def task_table(plan: Plan, runs: pd.DataFrame) -> TaskTable:
+    """The table every report starts with."""
+    columns = agents(plan, runs)
+    planned = Counter((str(cell["task"]), str(cell["agent"])) for cell in plan.cells)
+    scores = scores_by_cell(runs)
+    percents = _percents(runs) if plan.source == "local" else {}
+    cells: dict[tuple[str, str], Cell] = {}
+    for task in (str(task["id"]) for task in plan.tasks):
+        for agent in columns:
+            key = (task, agent.label)
+            values = list(scores.get(key, {}).values())
+            of_data, of_expert = percents.get(key, (math.nan, math.nan))
+            cells[key] = Cell(
+                runs=len(values),
+                expected=planned[key],
+                mean=float(np.mean(values)) if values else math.nan,
+                std=float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
+                percent_of_data=of_data,
+                percent_of_expert=of_expert,
+            )
+    bold = _among_the_highest(plan, columns, cells, scores)
+    cells = {key: Cell(**{**vars(cell), "bold": key in bold}) for key, cell in cells.items()}
+    return TaskTable(plan.tasks, columns, cells, _notes(columns, bool(bold)))
+
+
+def _percents(runs: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
+    """Returns in per cent of the data's and the expert data's mean; both must be positive."""
+    yardsticks = ["data_return_mean", "expert_return_mean"]
+    means = runs.groupby(["task", "agent"], sort=False)[["return_mean", *yardsticks]].mean()
+    bases = means[yardsticks].where(means[yardsticks] > 0)
+    percents = 100.0 * means[["return_mean"]].to_numpy() / bases.to_numpy()
+    return {
+        (str(task), str(agent)): (float(of_data), float(of_expert))
+        for (task, agent), (of_data, of_expert) in zip(means.index, percents, strict=True)
+    }
+
+
+def _among_the_highest(
+    plan: Plan,
+    columns: list[Agent],
+    cells: dict[tuple[str, str], Cell],
+    scores: dict[tuple[str, str], dict[int, float]],
+) -> set[tuple[str, str]]:
+    """Cells to print bold: the highest mean of a row and what a test does not separate from it.
+
+    Only full rows of at least ``MINIMUM_RUNS_FOR_CLAIMS`` runs and two agents of one class.
+    """
+    bold: set[tuple[str, str]] = set()
+    ours = [agent.label for agent in columns if agent.kind == "comparison"]
+    for task in (str(task["id"]) for task in plan.tasks):
+        row = [cells[task, label] for label in ours]
+        full = all(cell.complete and cell.runs >= MINIMUM_RUNS_FOR_CLAIMS for cell in row)
+        if len(ours) < 2 or not full:
+            continue
+        samples = {label: np.array([*scores[task, label].values()])[:, None] for label in ours}
+        best = max(ours, key=lambda label: cells[task, label].mean)
+        bold |= {
+            (task, label)
+            for label in ours
+            if label == best or exact_p_value(samples[best], samples[label]) >= LEVEL
+        }
+    return bold
+
+
+def _notes(columns: list[Agent], bold: bool) -> list[str]:
+    notes = [
+        "Score of the last policy, 0 = random and 100 = expert: mean ± sample standard deviation "
+        "over runs (number of runs)."
+    ]
+    if bold:
+        notes.append(
+            "Bold: the highest mean of the row and every agent that an exact rank test "
+            f"(two-sided, level {LEVEL:g}, not corrected) does not separate from it."
+        )
+    if any(agent.kind == "shrunk" for agent in columns):
+        notes.append(
+            "* smaller or trained for fewer steps than published, to fit the budget; "
+            "not comparable with the unmarked agents."
+        )
+    if any(agent.kind == "foreign" for agent in columns):
+        notes.append("† scores made elsewhere; their protocol and budget were not checked.")
+    tuned = [f"{agent.label} ({agent.configs_tried} tried)" for agent in columns if agent.tuned]
+    if tuned:
+        notes.append(f"Configured for each dataset: {', '.join(tuned)}.")
+    return notes
+
+
+def task_markdown(table: TaskTable) -> str:
+    """The task table as Markdown, with a second one for per cents where there are any."""
+    blocks = [_task_block(table, "text"), _bullets(table.notes)]
+    if table.has_percents:
+        blocks += [_task_block(table, "percent"), _bullets([PERCENT_NOTE])]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _task_block(table: TaskTable, attribute: str) -> str:
+    rows = []
+    for task in table.tasks:
+        row = [str(task["id"])]
+        for agent in table.agents:
+            cell = table.cells[str(task["id"]), agent.label]
+            text = "no data" if task["missing"] and not cell.runs else getattr(cell, attribute)
+            row.append(f"**{text}**" if cell.bold and attribute == "text" else text)
+        rows.append(row)
+    return _markdown(["task", *map(heading, table.agents)], rows)
+
+
+def task_csv(table: TaskTable) -> str:
+    """One line per task and agent."""
+    return _csv(
+        "task agent class runs planned score_mean score_std percent_of_data percent_of_expert",
+        (
+            (
+                *(task["id"], agent.label, agent.kind, cell.runs, cell.expected),
+                *(cell.mean, cell.std, cell.percent_of_data, cell.percent_of_expert),
+            )
+            for task in table.tasks
+            for agent in table.agents
+            for cell in [table.cells[str(task["id"]), agent.label]]
+        ),
+    )
+
+
+def interval(value: float, low: float, high: float, digits: int = 1) -> str:
+    """``71.2 [69.9, 72.4]``, without brackets where there is no interval."""
+    bounds = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value:.{digits}f}{bounds}"
+
+
+def p_value(p: float) -> str:
+    """Three digits are as many as a p-value is worth."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def aggregate_markdown(rows: Sequence[AggregateRow], compared: Sequence[Pair]) -> str:
+    """Aggregates and probabilities of improvement as two Markdown tables."""
+    header = ["tasks", "agent", "runs per task", "true coverage", *AGGREGATES]
+    body = [
+        [
+            f"{row.group} ({row.tasks})",
+            row.agent,
+            str(row.estimate.runs),
+            coverage(row.estimate.runs),
+            *aggregate_texts(row),
+        ]
+        for row in rows
+    ]
+    blocks = [_markdown(header, body)]
+    if compared:
+        header = ["X", "Y", "runs per task", "P(X > Y)", "p", "p (Holm)", "verdict"]
+        body = [
+            [
+                pair.x,
+                pair.y,
+                str(pair.estimate.runs),
+                pair_text(pair),
+                p_value(pair.p),
+                p_value(pair.p_holm),
+                pair.verdict,
+            ]
+            for pair in compared
+        ]
+        blocks.append(_markdown(header, body))
+    return "\n\n".join(blocks) + "\n"
+
+
+def aggregate_texts(row: AggregateRow) -> list[str]:
+    """Every aggregate of a row with its interval."""
+    found = row.estimate
+    return [interval(*bounds) for bounds in zip(found.value, found.low, found.high, strict=True)]
+
+
+def pair_text(pair: Pair) -> str:
+    """Probability of improvement with its interval."""
+    found = pair.estimate
+    return interval(float(found.value), float(found.low), float(found.high), digits=2)
+
+
+def aggregate_csv(rows: Sequence[AggregateRow]) -> str:
+    """One line per group, agent and aggregate."""
+    return _csv(
+        "tasks number_of_tasks agent runs_per_task aggregate value low high",
+        (
+            (row.group, row.tasks, row.agent, row.estimate.runs, name, *bounds)
+            for row in rows
+            for name, *bounds in zip(
+                AGGREGATES, row.estimate.value, row.estimate.low, row.estimate.high, strict=True
+            )
+        ),
+    )
+
+
+def pair_csv(compared: Sequence[Pair]) -> str:
+    """One line per pair of agents."""
+    return _csv(
+        "x y runs_per_task probability_of_improvement low high p p_holm",
+        (
+            (pair.x, pair.y, found.runs, found.value, found.low, found.high, pair.p, pair.p_holm)
+            for pair in compared
+            for found in [pair.estimate]
+        ),
+    )
+
+
+def _csv(header: str, rows: Iterable[Sequence[Any]]) -> str:
+    """CSV with six significant digits; NaN becomes an empty field. Column names have no blanks."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, (float, np.floating, np.ndarray)):
+            return "" if math.isnan(item) else f"{float(item):.6g}"
+        return item
+
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header.split())
+    writer.writerows([plain(item) for item in row] for row in rows)
+    return stream.getvalue()
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """A name must neither end a Markdown cell nor start an HTML element."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _bullets(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {_escaped(sentence)}" for sentence in sentences)
+
+
+def terminal(plan: Plan, frame: pd.DataFrame) -> RenderableType:
+    """The task table for a terminal, folded into several where the window is narrow.
+
+    Args:
+        plan: what was planned.
+        frame: the finished runs, from :func:`analysis.frame.load`.
+    """
+    return _Terminal(plan, task_table(plan, frame))
+
+
+@dataclass(frozen=True)
+class _Terminal:
+    """A rich renderable that knows the window's width only when it is printed."""
+
+    plan: Plan
+    table: TaskTable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        yield Text(self.plan.title, style="bold")
+        for columns in self._folded(options.max_width):
+            yield self._block(columns)
+        for note in self.table.notes:
+            yield Text(note, style="dim")
+        for task in self.table.tasks:
+            if task["missing"]:
+                yield Text(f"{task['id']}: {task['missing']}", style="yellow")
+        for caveat in self.plan.caveats:
+            yield Text(caveat, style="yellow")
+
+    def _texts(self, agent: Agent) -> list[str]:
+        return [self.table.cells[str(task["id"]), agent.label].text for task in self.table.tasks]
+
+    def _folded(self, width: int) -> list[list[Agent]]:
+        """As many agents side by side as fit; at least one."""
+        padding = 3
+        first = max((len(str(task["id"])) for task in self.table.tasks), default=4) + padding
+        blocks: list[list[Agent]] = [[]]
+        used = first
+        for agent in self.table.agents:
+            needed = max(map(len, [heading(agent), *self._texts(agent)])) + padding
+            if blocks[-1] and used + needed > width:
+                blocks.append([])
+                used = first
+            blocks[-1].append(agent)
+            used += needed
+        return blocks
+
+    def _block(self, columns: list[Agent]) -> Table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        block = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        block.add_column("task")
+        for agent in columns:
+            block.add_column(Text(heading(agent)), justify="right", no_wrap=True)
+        for task in self.table.tasks:
+            row = [Text(str(task["id"]), style="dim" if task["missing"] else "")]
+            for agent in columns:
+                cell = self.table.cells[str(task["id"]), agent.label]
+                style = "bold" if cell.bold else "" if cell.complete else "yellow"
+                text = "no data" if task["missing"] and not cell.runs else cell.text
+                row.append(Text(text, style=style))
+            block.add_row(*row)
+        return block

@@ -1,0 +1,65 @@
+"""Behaviour cloning (BC): regression from observations to the logged actions (Pomerleau 1991).
+
+    L(theta) = E_(s,a)~D |pi_theta(s) - a|^2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from baselines.common import Adam, Noise, Stateful
+from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
+from baselines.nets import MLP, ActionBox, observation_size
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    """Settings; the same network, optimiser and normalisation as td3_bc."""
+
+    hidden: tuple[int, ...] = (256, 256)  # units per layer; Fujimoto & Gu 2021, Table 3
+    lr: float = 3e-4  # Adam; Fujimoto & Gu 2021, Table 3
+    batch_size: int = 256  # transitions per update; Fujimoto & Gu 2021, Table 3
+    standardize: bool = True  # observations to mean 0, std 1; as td3_bc
+
+
+class BC(Stateful):
+    """Behaviour cloning with a deterministic tanh policy."""
+
+    Config: ClassVar = BCConfig
+    version: ClassVar[int] = 1
+
+    @staticmethod
+    def needs(config: BCConfig) -> Needs:
+        return Needs(
+            ("observations", "actions"),
+            batch_size=config.batch_size,
+            observations="standardized" if config.standardize else "raw",
+        )
+
+    def __init__(self, spec: Spec, config: BCConfig, seeds: Sequence[int]) -> None:
+        self.box = ActionBox.of(spec.action_space)
+        self.actor_net = MLP((observation_size(spec.observation_space), *config.hidden, self.box.size))
+        init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=spec.torch_dtype())
+        self.actor = self.actor_net.init(init)
+        self.optimizer = Adam(self.actor, config.lr)
+        self.parts = {"actor": self.actor, "optimizer": self.optimizer}
+
+    def policy(self, observations: Tensor) -> Tensor:
+        """Actions in [-1, 1], ``[S, B, A]``."""
+        return self.actor_net(self.actor, observations).tanh()
+
+    def update(self, batch: Batch, phase: str) -> Metrics:
+        errors = self.policy(batch["observations"]) - self.box.unscale(batch["actions"])
+        losses = errors.square().mean((1, 2))
+        self.optimizer.step(losses)
+        self.updates += 1
+        return {"bc_loss": losses.detach()}
+
+    def act(
+        self, step: Step, memory: Memory | None = None, *, explore: bool = False
+    ) -> tuple[Tensor, Memory | None]:
+        return self.box.scale(self.policy(step["observations"]).detach()), None

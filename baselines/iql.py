@@ -1,0 +1,154 @@
+"""Implicit Q-learning (IQL; Kostrikov, Nair & Levine 2022, arXiv 2110.06169).
+
+No action outside the data is ever queried. With L2_t(u) = |t - 1(u < 0)| u^2:
+
+    L_V  = E L2_expectile(min_i Q'_i(s, a) - V(s))                        eq. 5
+    L_pi = -E exp(beta (min_i Q'_i(s, a) - V(s))) log pi(a | s)           eq. 7
+    L_Q  = sum_i E (r + gamma (1 - d) V(s') - Q_i(s, a))^2                eq. 6
+
+Order of updates as in the authors' code: V, policy (with the new V), Q (with the new V), targets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from baselines.common import Adam, Noise, Stateful, copy_parameters, expectile_loss, polyak
+from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
+from baselines.nets import MLP, ActionBox, TwinQ, observation_size
+
+
+@dataclass(frozen=True)
+class IQLConfig:
+    """Locomotion settings of the paper (appendix B) and of the authors' ``mujoco_config``."""
+
+    expectile: float = 0.7  # tau of the value regression; section 5
+    temperature: float = 3.0  # beta, per unit of (scaled) return; section 5
+    discount: float = 0.99  # gamma per step
+    tau: float = 0.005  # Polyak rate of the critic target, per update
+    advantage_clip: float = 100.0  # largest weight of a sample in L_pi; authors' actor.py
+    log_std_min: float = -5.0  # of the policy's state-independent log std; authors' policy.py
+    log_std_max: float = 2.0  # same
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, all networks
+    lr: float = 3e-4  # Adam, all networks
+    cosine: bool = True  # policy lr falls to 0 over the budget's updates; authors' learner.py
+    batch_size: int = 256  # transitions per update; authors' train_offline.py
+    scale_rewards: bool = True  # r * 1000 / (best - worst return); authors' train_offline.py
+
+
+class IQL(Stateful):
+    """Implicit Q-learning with a Gaussian policy of tanh mean."""
+
+    Config: ClassVar = IQLConfig
+    version: ClassVar[int] = 1
+
+    @staticmethod
+    def needs(config: IQLConfig) -> Needs:
+        return Needs(
+            ("observations", "actions", "rewards", "next_observations", "terminations"),
+            batch_size=config.batch_size,
+            rewards="return_range" if config.scale_rewards else "raw",
+        )
+
+    def __init__(self, spec: Spec, config: IQLConfig, seeds: Sequence[int]) -> None:
+        self.config, self.box = config, ActionBox.of(spec.action_space)
+        observation = observation_size(spec.observation_space)
+        self.actor_net = MLP((observation, *config.hidden, self.box.size))
+        self.critic_net = TwinQ.build(observation, self.box.size, config.hidden)
+        self.value_net = MLP((observation, *config.hidden, 1))
+
+        init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=spec.torch_dtype())
+        self.actor = self.actor_net.init(init)
+        self.actor["log_std"] = torch.zeros_like(self.actor["bias0"][..., : self.box.size])
+        self.actor["log_std"].requires_grad_()
+        self.critic, self.value = self.critic_net.init(init), self.value_net.init(init)
+        self.critic_target = copy_parameters(self.critic)
+        total = sum(phase.updates for phase in spec.phases) if config.cosine else None
+        self.actor_optimizer = Adam(self.actor, config.lr, cosine_steps=total)
+        self.critic_optimizer = Adam(self.critic, config.lr)
+        self.value_optimizer = Adam(self.value, config.lr)
+        self.parts = {
+            "actor": self.actor,
+            "critic": self.critic,
+            "value": self.value,
+            "critic_target": self.critic_target,
+            "actor_optimizer": self.actor_optimizer,
+            "critic_optimizer": self.critic_optimizer,
+            "value_optimizer": self.value_optimizer,
+        }
+
+    def values(self, observations: Tensor) -> Tensor:
+        """V(s) ``[S, B]``."""
+        return self.value_net(self.value, observations).squeeze(-1)
+
+    def policy_mean(self, observations: Tensor) -> Tensor:
+        """The policy's mean in [-1, 1], ``[S, B, A]``."""
+        return self.actor_net(self.actor, observations).tanh()
+
+    def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """log pi(a | s) ``[S, B]``; the Gaussian itself is not squashed."""
+        log_std = self.actor["log_std"].clamp(self.config.log_std_min, self.config.log_std_max)
+        standardized = (actions - self.policy_mean(observations)) / log_std.exp()
+        density = -0.5 * standardized.square() - log_std - 0.5 * math.log(2 * math.pi)
+        return density.sum(-1)
+
+    def value_losses(self, batch: Batch, target_values: Tensor) -> Tensor:
+        """L_V ``[S]``."""
+        advantages = target_values - self.values(batch["observations"])
+        return expectile_loss(advantages, self.config.expectile).mean(1)
+
+    def actor_losses(self, batch: Batch, actions: Tensor, advantages: Tensor) -> Tensor:
+        """L_pi ``[S]``."""
+        weights = (self.config.temperature * advantages).exp().clamp(max=self.config.advantage_clip)
+        return -(weights * self.log_prob(batch["observations"], actions)).mean(1)
+
+    def critic_losses(self, batch: Batch, actions: Tensor, targets: Tensor) -> Tensor:
+        """L_Q ``[S]``."""
+        values = self.critic_net(self.critic, batch["observations"], actions)
+        return (values - targets.unsqueeze(1)).square().mean(2).sum(1)
+
+    def update(self, batch: Batch, phase: str) -> Metrics:
+        actions = self.box.unscale(batch["actions"])
+        with torch.no_grad():
+            target_values = self.critic_net(
+                self.critic_target, batch["observations"], actions
+            ).amin(1)
+
+        value_losses = self.value_losses(batch, target_values)
+        self.value_optimizer.step(value_losses)
+
+        with torch.no_grad():
+            advantages = target_values - self.values(batch["observations"])
+            continues = 1.0 - batch["terminations"]
+            next_values = self.values(batch["next_observations"])
+            targets = batch["rewards"] + self.config.discount * continues * next_values
+
+        actor_losses = self.actor_losses(batch, actions, advantages)
+        self.actor_optimizer.step(actor_losses)
+
+        critic_losses = self.critic_losses(batch, actions, targets)
+        self.critic_optimizer.step(critic_losses)
+        polyak(self.critic_target, self.critic, self.config.tau)
+        self.updates += 1
+        return {
+            "value_loss": value_losses.detach(),
+            "actor_loss": actor_losses.detach(),
+            "critic_loss": critic_losses.detach(),
+            "q_mean": target_values.mean(1),
+        }
+
+    def act(
+        self, step: Step, memory: Memory | None = None, *, explore: bool = False
+    ) -> tuple[Tensor, Memory | None]:
+        unit = self.policy_mean(step["observations"]).detach()
+        if explore:
+            log_std = self.actor["log_std"].detach()
+            std = log_std.clamp(self.config.log_std_min, self.config.log_std_max).exp()
+            unit = unit + std * step["noise"].normal(self.box.size)
+        return self.box.scale(unit.clamp(-1, 1)), None

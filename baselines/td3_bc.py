@@ -1,0 +1,131 @@
+"""TD3+BC: a minimalist approach to offline RL (Fujimoto & Gu 2021, arXiv 2106.06860).
+
+TD3 (clipped double Q, target smoothing, delayed policy updates) with one added term:
+
+    y        = r + gamma (1 - d) min_i Q'_i(s', clip(pi'(s') + clip(eps, -c, c)))
+    L_Q      = sum_i E (Q_i(s, a) - y)^2
+    L_pi     = -lambda E Q_1(s, pi(s)) + E (pi(s) - a)^2,   lambda = alpha / E |Q_1(s, pi(s))|
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from baselines.common import Adam, Noise, Stateful, copy_parameters, polyak
+from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
+from baselines.nets import MLP, ActionBox, TwinQ, observation_size
+
+
+@dataclass(frozen=True)
+class TD3BCConfig:
+    """Settings of the paper's Table 3, which its code shares."""
+
+    alpha: float = 2.5  # weight of Q against behaviour cloning; section 5
+    discount: float = 0.99  # gamma per step
+    tau: float = 0.005  # Polyak rate of the targets, per policy update
+    policy_noise: float = 0.2  # std of target smoothing, in units of half the action range
+    noise_clip: float = 0.5  # its clip, same units
+    policy_delay: int = 2  # critic updates per policy and target update
+    hidden: tuple[int, ...] = (256, 256)  # units per layer, actor and critics
+    actor_lr: float = 3e-4  # Adam
+    critic_lr: float = 3e-4  # Adam
+    batch_size: int = 256  # transitions per update
+    standardize: bool = True  # observations to mean 0, std 1 (+ 1e-3); section 5
+
+
+class TD3BC(Stateful):
+    """TD3+BC."""
+
+    Config: ClassVar = TD3BCConfig
+    version: ClassVar[int] = 1
+
+    @staticmethod
+    def needs(config: TD3BCConfig) -> Needs:
+        return Needs(
+            ("observations", "actions", "rewards", "next_observations", "terminations"),
+            batch_size=config.batch_size,
+            observations="standardized" if config.standardize else "raw",
+        )
+
+    def __init__(self, spec: Spec, config: TD3BCConfig, seeds: Sequence[int]) -> None:
+        self.config, self.box = config, ActionBox.of(spec.action_space)
+        observation = observation_size(spec.observation_space)
+        self.actor_net = MLP((observation, *config.hidden, self.box.size))
+        self.critic_net = TwinQ.build(observation, self.box.size, config.hidden)
+
+        placement = {"device": spec.device, "dtype": spec.torch_dtype()}
+        init = Noise.for_seeds(seeds, "init", **placement)
+        self.noise = Noise.for_seeds(seeds, "update", **placement)
+        self.actor, self.critic = self.actor_net.init(init), self.critic_net.init(init)
+        self.actor_target = copy_parameters(self.actor)
+        self.critic_target = copy_parameters(self.critic)
+        self.actor_optimizer = Adam(self.actor, config.actor_lr)
+        self.critic_optimizer = Adam(self.critic, config.critic_lr)
+        self.policy_metrics: Metrics = {}
+        self.parts = {
+            "actor": self.actor,
+            "critic": self.critic,
+            "actor_target": self.actor_target,
+            "critic_target": self.critic_target,
+            "actor_optimizer": self.actor_optimizer,
+            "critic_optimizer": self.critic_optimizer,
+            "noise": self.noise,
+        }
+
+    def policy(self, parameters: dict[str, Tensor], observations: Tensor) -> Tensor:
+        """Actions in [-1, 1], ``[S, B, A]``."""
+        return self.actor_net(parameters, observations).tanh()
+
+    @torch.no_grad()
+    def critic_targets(self, batch: Batch, noise: Tensor) -> Tensor:
+        """y ``[S, B]`` from standard normal ``noise`` ``[S, B, A]``."""
+        c = self.config
+        smoothing = (noise * c.policy_noise).clamp(-c.noise_clip, c.noise_clip)
+        next_actions = self.policy(self.actor_target, batch["next_observations"]) + smoothing
+        next_values = self.critic_net(
+            self.critic_target, batch["next_observations"], next_actions.clamp(-1, 1)
+        )
+        continues = 1.0 - batch["terminations"]
+        return batch["rewards"] + c.discount * continues * next_values.amin(1)
+
+    def critic_losses(self, batch: Batch, actions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """L_Q ``[S]`` and the values ``[S, 2, B]``."""
+        values = self.critic_net(self.critic, batch["observations"], actions)
+        return (values - targets.unsqueeze(1)).square().mean(2).sum(1), values
+
+    def actor_losses(self, batch: Batch, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """L_pi and its behaviour-cloning term, each ``[S]``."""
+        chosen = self.policy(self.actor, batch["observations"])
+        values = self.critic_net.first(self.critic, batch["observations"], chosen)
+        weight = self.config.alpha / values.detach().abs().mean(1)
+        cloning = (chosen - actions).square().mean((1, 2))
+        return -weight * values.mean(1) + cloning, cloning
+
+    def update(self, batch: Batch, phase: str) -> Metrics:
+        actions = self.box.unscale(batch["actions"])
+        targets = self.critic_targets(batch, self.noise.normal(*actions.shape[1:]))
+        critic_losses, values = self.critic_losses(batch, actions, targets)
+        self.critic_optimizer.step(critic_losses)
+        self.updates += 1
+
+        if self.updates % self.config.policy_delay == 0:
+            actor_losses, cloning = self.actor_losses(batch, actions)
+            self.actor_optimizer.step(actor_losses)
+            polyak(self.critic_target, self.critic, self.config.tau)
+            polyak(self.actor_target, self.actor, self.config.tau)
+            self.policy_metrics = {"actor_loss": actor_losses.detach(), "bc_loss": cloning.detach()}
+        return {
+            "critic_loss": critic_losses.detach(),
+            "q_mean": values.detach().mean((1, 2)),
+            **self.policy_metrics,
+        }
+
+    def act(
+        self, step: Step, memory: Memory | None = None, *, explore: bool = False
+    ) -> tuple[Tensor, Memory | None]:
+        return self.box.scale(self.policy(self.actor, step["observations"]).detach()), None

@@ -1,0 +1,257 @@
+"""The one schema of results: run records and report plans, with their readers and writers.
+
+Standard library and numpy only, so that reading results never needs torch.
+
+Layout of an output folder (``results/runs`` by default)::
+
+    cells/<source>/<task>/<agent>/<digest>-seed<seed>/record.json    one finished or failed run
+                                                      episodes.npz   every evaluation episode
+                                                      policy.pt      the final policy
+    reports/<suite>-<budget>-<source>/plan.json                      what a suite run set out to do
+                                      index.html, table.md, ...      what the analysis made of it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+SCHEMA = 1
+RECORD_FILE = "record.json"
+EPISODES_FILE = "episodes.npz"
+POLICY_FILE = "policy.pt"
+PLAN_FILE = "plan.json"
+
+
+class RecordError(ValueError):
+    """A record or plan that cannot be read; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Evaluation episodes of one run. Returns are raw sums of rewards, lengths are in steps.
+
+    Attributes:
+        returns: ``[E]`` final evaluation of the last policy.
+        lengths: ``[E]`` steps.
+        reset_seeds: ``[E]`` seed each episode was reset with (-1 where there was no reset).
+        curve_updates: ``[V]`` gradient updates made before each evaluation during training.
+        curve_returns: ``[V, E']`` returns of those evaluations.
+        curve_lengths: ``[V, E']`` their lengths.
+    """
+
+    returns: npt.NDArray[np.float64]
+    lengths: npt.NDArray[np.int64]
+    reset_seeds: npt.NDArray[np.int64]
+    curve_updates: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    curve_returns: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    curve_lengths: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One cell's outcome. All blocks are plain JSON.
+
+    Attributes:
+        status: "done", or "failed" with ``error`` filled in.
+        cell: what the cell is: the identity its path is made of. Keys: task {id, version, env_id},
+            agent {name, version, config}, seed, budget {name-free numbers}, source,
+            dataset {id}, precision.
+        task: id, title, environment, quality, env_id, source, reference_min, reference_max,
+            reference_source (score = 100 (return - min) / (max - min)).
+        agent: label (name in the suite), name, version, config, preset, track ("fixed" or "tuned"),
+            configs_tried, reference (True for random and behaviour).
+        seed: training seed.
+        stack: seeds trained together with this one, in order.
+        budget: name, shrunk (True if this agent's size or steps are below its published ones and
+            it is compared only with its like), meaningless (True for smoke), and the numbers.
+        phases: list of phases as trained.
+        dataset: id, sha256, transitions, episodes, return_mean, return_std, score_mean, card fields.
+        versions: python, torch, numpy, mujoco, gymnasium, platform, cpu, gpu, git commit and dirty.
+        timing: data_s, training_s, evaluation_s, total_s, core_seconds (this seed's share of its
+            stack), updates_per_s, peak_memory_mib.
+        curve: list of {update, phase, env_steps, return_mean, return_std, score, metrics {..}}.
+        final: return_mean, return_std, length_mean, score, last10_score.
+        error: type, message, traceback; None if done.
+    """
+
+    status: Literal["done", "failed"]
+    cell: dict[str, Any]
+    task: dict[str, Any]
+    agent: dict[str, Any]
+    seed: int
+    stack: list[int]
+    budget: dict[str, Any]
+    phases: list[dict[str, Any]]
+    dataset: dict[str, Any]
+    versions: dict[str, Any]
+    timing: dict[str, float]
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    final: dict[str, float] = field(default_factory=dict)
+    error: dict[str, str] | None = None
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a suite run set out to do; the report is a function of this and of the records.
+
+    Attributes:
+        suite: the suite's name.
+        title: one line for people.
+        budget: the budget's name.
+        source: where the data comes from.
+        seeds: training seeds of every comparison agent.
+        tasks: list of {id, title, environment, quality, missing}: ``missing`` is None, or the
+            sentence that says why this task's data is not there.
+        agents: list of {label, name, reference, shrunk, track, configs_tried}, in table order.
+        cells: list of {task, agent (label), seed, path (relative to the output folder)}.
+        stale: list of {path, why}: records of these cells made by another code or dataset version.
+        caveats: sentences the report prints under every table.
+        watermark: printed across figures ("" if none).
+        command: the command line that made this plan.
+    """
+
+    suite: str
+    title: str
+    budget: str
+    source: str
+    seeds: list[int]
+    tasks: list[dict[str, Any]]
+    agents: list[dict[str, Any]]
+    cells: list[dict[str, Any]]
+    stale: list[dict[str, str]] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list)
+    watermark: str = ""
+    command: str = ""
+    schema: int = SCHEMA
+
+
+def normalized_score(returns: Any, reference_min: float, reference_max: float) -> Any:
+    """D4RL's scale: 0 is the random policy's return, 100 the expert's (Fu et al. 2020, eq. 1)."""
+    return 100.0 * (returns - reference_min) / (reference_max - reference_min)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def to_json(value: Any) -> bytes:
+    """JSON with sorted keys; numpy scalars become numbers, NaN and infinity are refused."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, np.generic):
+            return item.item()
+        if isinstance(item, np.ndarray):
+            return item.tolist()
+        raise TypeError(f"{type(item).__name__} is not JSON")
+
+    return json.dumps(value, indent=1, sort_keys=True, default=plain, allow_nan=False).encode()
+
+
+def write_record(folder: Path, record: Record, episodes: Episodes | None = None) -> None:
+    """Writes a record; ``record.json`` comes last, so a folder that has one is complete."""
+    if episodes is not None:
+        import io
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{f.name: getattr(episodes, f.name) for f in fields(Episodes)})
+        write_atomically(folder / EPISODES_FILE, buffer.getvalue())
+    write_atomically(folder / RECORD_FILE, to_json(asdict(record)))
+
+
+def _read(path: Path, cls: type[Any], what: str) -> Any:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such {what}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise RecordError(f"{path}: not a readable {what}; delete it and run the suite again") from None
+    names = {f.name for f in fields(cls)}
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise RecordError(f"{path}: this {what} has schema {found}, this version reads schema {SCHEMA}")
+    if set(content) != names:
+        wrong = sorted(names ^ set(content))
+        raise RecordError(f"{path}: not a {what} of schema {SCHEMA} (differs in {', '.join(wrong)})")
+    return cls(**content)
+
+
+def read_record(folder: Path) -> Record:
+    """Reads one record.
+
+    Raises:
+        RecordError: if it is missing, damaged, or of another schema.
+    """
+    record: Record = _read(folder / RECORD_FILE, Record, "record")
+    return record
+
+
+def read_episodes(folder: Path) -> Episodes:
+    """Reads the evaluation episodes beside a record.
+
+    Raises:
+        RecordError: if the file is missing or damaged.
+    """
+    path = folder / EPISODES_FILE
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Episodes(**{f.name: arrays[f.name] for f in fields(Episodes)})
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file") from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        raise RecordError(f"{path}: damaged; delete its folder and run the suite again") from None
+
+
+def scan(out: Path) -> Iterator[tuple[Path, Record | RecordError]]:
+    """All records below an output folder; what cannot be read is yielded as its error."""
+    for path in sorted((out / "cells").glob(f"*/*/*/*/{RECORD_FILE}")):
+        try:
+            yield path.parent, read_record(path.parent)
+        except RecordError as error:
+            yield path.parent, error
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Writes ``plan.json`` into a report folder."""
+    write_atomically(folder / PLAN_FILE, to_json(asdict(plan)))
+
+
+def read_plan(path: Path) -> Plan:
+    """Reads a plan.
+
+    Raises:
+        RecordError: if it is missing, damaged, or of another schema.
+    """
+    plan: Plan = _read(path, Plan, "plan")
+    return plan
+
+
+def cell_folder(out: Path, cell: Mapping[str, Any]) -> Path:
+    """The folder of a plan's cell."""
+    return out / str(cell["path"])

@@ -1,0 +1,225 @@
+"""The command line of the suites: ``python -m suites.run SUITE``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from baselines.config import UsageError
+from results.record import write_plan
+from suites import console as show
+from suites.estimate import Estimator
+from suites.launch import Event, run_jobs
+from suites.manifest import load_budgets, load_suite, shipped
+from suites.plan import Options, SuitePlan, command_line, make_plan, read_state
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+REFRESH_SECONDS = 60.0  # between two refreshes of the report while a run goes on
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    result = argparse.ArgumentParser(
+        prog="python -m suites.run",
+        description="Compare offline-RL agents: plan a grid of task x agent x seed, make the data, "
+        "train, evaluate, and write tables, figures and a report page. What is done is skipped.",
+    )
+    add = result.add_argument
+    add("suite", nargs="?", help="a suite's name, or the path of your own manifest (.yaml)")
+    verbs = result.add_mutually_exclusive_group()
+    verbs.add_argument("--list", action="store_true", help="list suites, budgets, agents and sources")
+    verbs.add_argument("--dry-run", action="store_true", help="print plan and estimate, run nothing")
+    verbs.add_argument("--status", action="store_true", help="print what is done, failed and to do")
+    verbs.add_argument("--report", action="store_true", help="only write the report of what is done")
+    verbs.add_argument("--retry", action="store_true", help="also run failed cells again")
+    add("--budget", help="smoke, quick (default), standard, full, or one of your manifest's")
+    add("--agents", type=_names, metavar="A,B", help="only these agents")
+    add("--tasks", type=_names, metavar="T,U", help='only these tasks; patterns such as "hopper-*"')
+    add("--seeds", type=int, metavar="N", help="training seeds 0 to N-1")
+    add("--source", default="local", help="where data comes from (default: local)")
+    add("--jobs", type=int, metavar="N", help="worker processes (default: one per core)")
+    add("--device", default="auto", help="auto (default), cpu or cuda")
+    add("--precision", default="float32", choices=("float32", "float64"), help="default: float32")
+    add("--stack", type=int, default=0, metavar="N", help="seeds trained together (default: 1 on a CPU, all on a GPU)")
+    add("--set", dest="settings", action="append", default=[], metavar="AGENT.KEY=VALUE", help="an agent's setting; may be repeated")
+    add("--plugin", dest="plugins", action="append", default=[], metavar="FILE", help="a Python file with AGENTS; may be repeated")
+    add("--out", type=Path, default=Path("results/runs"), help="output folder (default: results/runs)")
+    add("--allow-missing", action="store_true", help="aggregate over an incomplete matrix, marked as such")
+    return result
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code (0 ok, 1 cells failed, 2 wrong input)."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    try:
+        return _main(parser().parse_args(arguments), arguments, console)
+    except UsageError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"error: {error}", markup=False
+        )
+        return USAGE
+
+
+def _main(chosen: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
+    if chosen.list:
+        return list_everything(console, chosen.plugins)
+    if chosen.suite is None:
+        raise UsageError("name a suite, for example core3; --list shows them")
+    jobs = _workers(chosen.jobs)
+    options = Options(
+        suite=chosen.suite,
+        budget=chosen.budget,
+        agents=chosen.agents,
+        tasks=chosen.tasks,
+        seeds=chosen.seeds,
+        source=chosen.source,
+        out=chosen.out,
+        device=chosen.device,
+        precision=chosen.precision,
+        stack=chosen.stack,
+        settings=tuple(chosen.settings),
+        plugins=tuple(chosen.plugins),
+    )
+    plan = make_plan(options, command_line(arguments))
+    show.print_plan(console, plan)
+    if chosen.status:
+        return FAILED if any(cell.state == "failed" for cell in plan.cells) else OK
+    if chosen.report:
+        return report(console, plan, chosen.allow_missing)
+    return execute(console, plan, jobs, chosen.retry, chosen.dry_run, chosen.allow_missing)
+
+
+def _workers(jobs: int | None) -> int:
+    if jobs is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, not {jobs}")
+    return jobs
+
+
+def list_everything(console: Console, plugins: Sequence[str]) -> int:
+    """Suites, budgets, agents and sources, a line each."""
+    from baselines.registry import Registry
+    from suites.datasets import SOURCES
+
+    console.print("[bold]suites[/bold]")
+    for name in shipped():
+        suite = load_suite(name)
+        console.print(f"  {name:<14}{suite.title} ({len(suite.tasks)} tasks; {', '.join(suite.arms)})")
+    console.print("[bold]budgets[/bold]")
+    for name, budget in load_budgets().items():
+        console.print(f"  {name:<14}{budget.title}")
+    console.print("[bold]agents[/bold]")
+    registry = Registry(plugins)
+    for name in registry.names():
+        console.print(f"  {name:<14}{registry.sources[name]}")
+    console.print("[bold]sources[/bold]")
+    for name in SOURCES:
+        console.print(f"  {name}")
+    return OK
+
+
+def execute(
+    console: Console, plan: SuitePlan, workers: int, retry: bool, dry_run: bool, allow_missing: bool
+) -> int:
+    """Runs what is missing, refreshing the report as cells end."""
+    todo = plan.jobs(retry)
+    workers = min(workers, max(1, len(todo)))
+    estimator = Estimator(plan)
+    seconds = {job.name: estimator.job(job).core_seconds for job in todo}
+    if todo:
+        show.print_estimate(console, estimator.total(todo, workers), todo)
+    if dry_run:
+        return OK
+    _prepare_folder(plan)
+    refresher = Refresher(plan, allow_missing)
+    if todo:
+        console.print(f"results go to {plan.options.out}; the page grows at {plan.folder}/index.html")
+        with show.Monitor(console, todo, seconds, workers) as monitor:
+
+            def listen(event: Event) -> None:
+                monitor(event)
+                if event.kind in ("done", "failed"):
+                    refresher.refresh()
+
+            try:
+                run_jobs(todo, workers, listen)
+            except KeyboardInterrupt:
+                refresher.stop()
+                console.print("interrupted; what is finished is kept, and the same command goes on")
+                return INTERRUPTED
+        refresher.stop()
+        show.print_failures(console, monitor.failed)
+    return report(console, plan, allow_missing)
+
+
+def _prepare_folder(plan: SuitePlan) -> None:
+    try:
+        write_plan(plan.folder, plan.to_plan())
+    except OSError as error:
+        raise UsageError(
+            f"--out {plan.options.out}: cannot write there ({error.strerror}); choose another folder"
+        ) from None
+
+
+class Refresher:
+    """Rewrites the report in a process of its own now and then, so that workers need not wait."""
+
+    def __init__(self, plan: SuitePlan, allow_missing: bool) -> None:
+        self.command = [sys.executable, "-m", "analysis.report", str(plan.folder)]
+        self.command += ["--out", str(plan.options.out)]
+        self.command += ["--allow-missing"] if allow_missing else []
+        self.process: subprocess.Popen[bytes] | None = None
+        self.last = -REFRESH_SECONDS
+
+    def refresh(self) -> None:
+        """Starts a refresh unless one is under way or was a moment ago."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        if time.monotonic() - self.last < REFRESH_SECONDS:
+            return
+        self.last = time.monotonic()
+        self.process = subprocess.Popen(
+            self.command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: os.nice(5),
+            start_new_session=True,
+        )
+
+    def stop(self) -> None:
+        """Waits for a refresh under way, so that two never write at once."""
+        if self.process is not None:
+            self.process.wait()
+
+
+def report(console: Console, plan: SuitePlan, allow_missing: bool) -> int:
+    """Writes the report, prints the table, and says how it ended."""
+    from analysis.frame import load
+    from analysis.report import build
+    from analysis.tables import terminal
+
+    plan.with_states({cell.path: read_state(plan.options.out / cell.path) for cell in plan.cells})
+    _prepare_folder(plan)
+    page = build(plan.folder, plan.options.out, allow_missing=allow_missing)
+    described = plan.to_plan()
+    console.print(terminal(described, load(plan.options.out, described)))
+    for caveat in described.caveats:
+        console.print(caveat)
+    console.print(f"report: {page}")
+    failed = sum(cell.state == "failed" for cell in plan.cells)
+    if failed:
+        console.print(f"{failed} cells failed; the report names them, and --retry runs them again")
+    return FAILED if failed else OK

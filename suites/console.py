@@ -1,0 +1,196 @@
+"""What a person sees in the terminal: the plan, progress, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from results.record import RecordError, read_record
+from suites.estimate import Estimate
+from suites.job import Job
+from suites.launch import Event
+from suites.plan import SuitePlan
+
+QUIET_SECONDS = 30.0  # between lines about running jobs where there is no terminal
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "45 s", "12 min", "3 h 20 min", "2 d 3 h"."""
+    if seconds < 99.5:
+        return f"{max(0, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def print_plan(console: Console, plan: SuitePlan) -> None:
+    """The plan, a line per task."""
+    rows = [row for row in plan.rows if not row.reference]
+    numbers = {f"{row.phases[-1].updates:,}" if len(row.phases) == 1 else "phases" for row in rows}
+    updates = numbers.pop() if len(numbers) == 1 else "differing"
+    seeds = max(len(row.seeds) for row in rows)
+    console.print(f"[bold]{plan.suite.title}[/bold]  ({plan.suite.name})")
+    console.print(
+        f"budget {plan.budget_name}: {updates} updates, {seeds} {'seed' if seeds == 1 else 'seeds'}, "
+        f"{plan.budget.final_episodes} final episodes; data {plan.options.source}; "
+        f"device {plan.device}, {plan.options.precision}"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("task")
+    for row in plan.rows:
+        table.add_column(row.label, justify="right")
+    for task in plan.tasks:
+        if task["missing"]:
+            table.add_row(task["id"], *["missing"] * len(plan.rows))
+            continue
+        cells = [c for c in plan.cells if c.task == task["id"]]
+        texts = []
+        for row in plan.rows:
+            states = [c.state for c in cells if c.label == row.label]
+            text = f"{states.count('done')}/{len(states)}"
+            failed = states.count("failed")
+            texts.append(text + (f" ({failed} failed)" if failed else ""))
+        table.add_row(task["id"], *texts)
+    console.print(table)
+    for task in plan.tasks:
+        if task["missing"]:
+            console.print(f"missing: {task['missing']}")
+    for stale in plan.stale:
+        console.print(f"stale, left alone: {stale['path']} ({stale['why']})")
+
+
+def print_estimate(console: Console, estimate: Estimate, jobs: list[Job]) -> None:
+    """What is left to do and how long it may take."""
+    cells = sum(len(job.paths) for job in jobs)
+    console.print(
+        f"{cells} cells to run: about [bold]{duration(estimate.wall_seconds)}[/bold] with "
+        f"{estimate.workers} worker{'s' if estimate.workers > 1 else ''} on this machine "
+        f"(core time: data {duration(estimate.data)}, training {duration(estimate.training)}, "
+        f"evaluation {duration(estimate.evaluation)})"
+    )
+
+
+class Monitor:
+    """Follows a run: progress bars in a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console, jobs: list[Job], seconds: dict[str, float], workers: int) -> None:
+        self.console, self.total, self.workers = console, len(jobs), workers
+        self.expected = seconds  # estimated core-seconds by job name
+        self.finished = 0
+        self.failed: list[tuple[Job, str]] = []
+        self.started = time.monotonic()
+        self.spoken: dict[int, float] = {}
+        self.running: dict[int, str] = {}
+        self.left = sum(seconds.values())
+        self.spent = 0.0  # estimated core-seconds of finished jobs
+        self.measured = 0.0  # what they took
+        self.bars: Progress | None = None
+        self.slots: dict[int, TaskID] = {}
+        if console.is_terminal:
+            self.bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+                transient=True,
+            )
+            self.overall = self.bars.add_task("all jobs", total=self.total, note="")
+
+    def __enter__(self) -> Monitor:
+        if self.bars:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars:
+            self.bars.stop()
+
+    def eta(self) -> str:
+        """Time left, the estimate corrected by how the finished jobs went."""
+        running = sum(self.expected[name] for name in self.running.values()) / 2
+        pace = self.measured / self.spent if self.spent > 30 else 1.0
+        return duration((self.left - running) * max(pace, 0.2) / self.workers)
+
+    def __call__(self, event: Event) -> None:
+        """Hears of an event from the engine."""
+        if event.kind == "start":
+            self._start(event)
+        elif event.kind == "progress":
+            self._progress(event)
+        else:
+            self._end(event)
+
+    def _start(self, event: Event) -> None:
+        self.running[event.slot] = event.job.name
+        self.spoken[event.slot] = time.monotonic()
+        if self.bars:
+            if event.slot not in self.slots:
+                self.slots[event.slot] = self.bars.add_task("", total=None, note="")
+            self.bars.reset(self.slots[event.slot], total=None, description=event.job.name, note="")
+
+    def _progress(self, event: Event) -> None:
+        done, total, what = (event.values[key] for key in ("done", "total", "what"))
+        rate = done / event.seconds if event.seconds > 0 else 0.0
+        note = f"{what}, {rate:,.0f}/s" if what in ("updates", "transitions") else what
+        if self.bars:
+            self.bars.update(self.slots[event.slot], completed=done, total=total, note=note)
+            self.bars.update(self.overall, note=f"about {self.eta()} left")
+        elif time.monotonic() - self.spoken[event.slot] > QUIET_SECONDS:
+            self.spoken[event.slot] = time.monotonic()
+            self.console.print(f"  ... {event.job.name}: {done:,}/{total:,} {note}; about {self.eta()} left")
+
+    def _end(self, event: Event) -> None:
+        job = event.job
+        self.finished += 1
+        self.running.pop(event.slot, None)
+        self.left -= self.expected[job.name]
+        if event.kind == "done":
+            self.spent += self.expected[job.name]
+            self.measured += event.seconds
+        counter = f"[{self.finished:>{len(str(self.total))}}/{self.total}]"
+        if event.kind == "failed":
+            message = f"{event.values['type']}: {event.values['message']}"
+            self.failed.append((job, message))
+            self._say(f"{counter} FAILED {job.name}: {message}", style="red")
+        else:
+            self._say(
+                f"{counter} {job.name}: {outcome(job)} in {duration(event.seconds)}; "
+                f"about {self.eta()} left"
+            )
+        if self.bars:
+            self.bars.update(self.overall, completed=self.finished, note=f"about {self.eta()} left")
+            self.bars.reset(self.slots[event.slot], total=None, description="", note="")
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False, highlight=False)
+
+
+def outcome(job: Job) -> str:
+    """A finished job's score, from its records."""
+    from pathlib import Path
+
+    scores = []
+    for path in job.paths:
+        try:
+            scores.append(read_record(Path(job.out) / path).final["score"])
+        except (RecordError, KeyError):
+            continue
+    if not scores:
+        return "ready"
+    what = "behaviour scores" if job.kind == "data" else "score"
+    return f"{what} {', '.join(f'{score:.1f}' for score in scores)}"
+
+
+def print_failures(console: Console, failures: Iterable[tuple[Job, str]]) -> None:
+    """The failed jobs again, at the end, where they are seen."""
+    for job, message in failures:
+        console.print(f"failed: {job.name}: {message}", style="red", markup=False, highlight=False)

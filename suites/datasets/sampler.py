@@ -1,0 +1,93 @@
+"""Batches for stacked seeds: one gather of packed rows per update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.common import Noise
+from baselines.contract import Batch, Needs, Spec
+from suites.datasets.store import SCALARS, Dataset
+from suites.datasets.transforms import Transform
+
+
+class Sampler:
+    """Draws transitions, or windows of them, uniformly with replacement, per seed.
+
+    A window begins at a uniformly drawn transition (so an episode is drawn in proportion to its
+    length), runs at most K steps, never crosses an episode's end, and is padded on the left with
+    zeros, where ``mask`` is 0.
+
+    Args:
+        dataset: the packed table; left where it is on a CPU, copied to the device otherwise.
+        needs: fields, batch size and window.
+        transform: applied to every batch.
+        seeds: training seeds; a seed's indices do not depend on the others.
+        spec: device and floating-point type.
+    """
+
+    def __init__(
+        self, dataset: Dataset, needs: Needs, transform: Transform, seeds: Sequence[int], spec: Spec
+    ) -> None:
+        self.needs, self.seeds, self.dtype = needs, len(seeds), spec.torch_dtype()
+        self.columns = {
+            field: (start, stop)
+            for field, (start, stop) in dataset.card["columns"].items()
+            if field in needs.fields
+        }
+        self.table = torch.from_numpy(dataset.table).to(spec.device)
+        shift, scale = transform.columns(dataset)
+        self.identity = bool((shift == 0).all() and (scale == 1).all())
+        self.shift = torch.tensor(shift, dtype=self.dtype, device=spec.device)
+        self.scale = torch.tensor(scale, dtype=self.dtype, device=spec.device)
+        self.noise = Noise.for_seeds(seeds, "batch", device=spec.device)
+        if needs.window is not None:
+            self._index_episodes(dataset, transform, spec.device)
+
+    def _index_episodes(self, dataset: Dataset, transform: Transform, device: str) -> None:
+        starts = dataset.episode_starts
+        ends = np.append(starts[1:], len(dataset.table))
+        lengths = ends - starts
+        begin = np.repeat(starts, lengths)
+        # Summed per episode: one running sum over a million rewards would lose digits.
+        rewards = dataset.column("rewards").astype(np.float64)
+        reverse = np.concatenate([np.cumsum(rewards[a:b][::-1])[::-1] for a, b in zip(starts, ends, strict=True)])
+        self.ends = torch.from_numpy(np.repeat(ends, lengths)).to(device)
+        self.timesteps = torch.from_numpy(np.arange(len(begin)) - begin).to(device)
+        self.returns_to_go = torch.from_numpy(reverse * transform.reward_scale).to(self.dtype).to(device)
+
+    def sample(self) -> Batch:
+        """The next batch, fields ``[S, B, ...]`` or ``[S, B, K, ...]``."""
+        index = self.noise.integers(len(self.table), self.needs.batch_size)
+        if self.needs.window is None:
+            return self._rows(index)
+        offsets = torch.arange(1 - self.needs.window, 1, device=index.device)
+        last = torch.minimum(index + self.needs.window, self.ends[index]) - 1
+        steps = last.unsqueeze(-1) + offsets
+        real = steps >= index.unsqueeze(-1)
+        steps = torch.where(real, steps, index.unsqueeze(-1))
+        batch = self._rows(steps)
+        for field in ("returns_to_go", "timesteps"):
+            if field in self.needs.fields:
+                batch[field] = getattr(self, field)[steps]
+        for field, value in batch.items():
+            batch[field] = value * real.reshape(*real.shape, *[1] * (value.dim() - 3)).to(value.dtype)
+        if "mask" in self.needs.fields:
+            batch["mask"] = real.to(self.dtype)
+        return batch
+
+    def _rows(self, index: Tensor) -> Batch:
+        rows = self.table.index_select(0, index.flatten()).to(self.dtype)
+        if not self.identity:
+            rows = (rows - self.shift) * self.scale
+        rows = rows.reshape(*index.shape, -1)
+        batch = {
+            field: rows[..., start] if field in SCALARS else rows[..., start:stop]
+            for field, (start, stop) in self.columns.items()
+        }
+        if "policy_ids" in batch:
+            batch["policy_ids"] = batch["policy_ids"].long()
+        return batch

@@ -1,0 +1,136 @@
+"""The one evaluator: all seeds and episodes of a policy in lockstep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+
+from baselines.common import Noise
+from baselines.contract import Agent, Memory, Spec, Step
+from suites.datasets.transforms import Transform
+from suites.envs import make_vector
+
+# Reset seeds are the same for every agent and training seed, and far from those that data is made
+# with (which are 63-bit digests).
+CURVE_RESET_SEED = 10_000_000
+FINAL_RESET_SEED = 20_000_000
+
+
+class PolicyError(RuntimeError):
+    """An agent acted against the contract; the message says how."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Raw returns and lengths ``[S, E]``, and the episodes' reset seeds ``[E]``."""
+
+    returns: npt.NDArray[np.float64]
+    lengths: npt.NDArray[np.int64]
+    reset_seeds: npt.NDArray[np.int64]
+
+
+class Evaluator:
+    """Runs S seeds x E episodes of one environment side by side.
+
+    Every seed sees the same E starts. A finished episode stays, marked inactive, until all have
+    ended; nothing is reset in between. The agent's noise depends only on the training seed, the
+    evaluation's number and the episode.
+
+    Args:
+        env_id: a gymnasium id.
+        spec: spaces, device and floating-point type.
+        seeds: training seeds.
+        transform: of observations and rewards, as in training.
+        episodes: E.
+        first_reset_seed: episode e is reset with this + e.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        spec: Spec,
+        seeds: Sequence[int],
+        transform: Transform,
+        episodes: int,
+        first_reset_seed: int,
+    ) -> None:
+        self.spec, self.seeds, self.transform, self.episodes = spec, tuple(seeds), transform, episodes
+        self.reset_seeds = first_reset_seed + np.arange(episodes)
+        self.env = make_vector(env_id, len(self.seeds) * episodes)
+
+    def run(self, agent: Agent, number: int) -> Evaluation:
+        """Plays all episodes to their end.
+
+        Args:
+            agent: the policy.
+            number: which evaluation this is; chooses the noise of stochastic policies.
+
+        Raises:
+            PolicyError: if the agent returns actions of a wrong shape or that are not finite.
+        """
+        env, seeds, episodes = self.env, len(self.seeds), self.episodes
+        count = seeds * episodes
+        observations = np.stack(
+            [env.reset(i, int(self.reset_seeds[i % episodes])) for i in range(count)]
+        )
+        noise = Noise.for_episodes(
+            self.seeds,
+            "evaluation",
+            number,
+            range(episodes),
+            device=self.spec.device,
+            dtype=self.spec.torch_dtype(),
+        )
+        rewards = np.zeros(count)
+        returns, lengths = np.zeros(count), np.zeros(count, np.int64)
+        first, active = np.ones(count, bool), np.ones(count, bool)
+        memory: Memory | None = None
+        while active.any():
+            step: Step = {
+                "observations": self._stack(self.transform.observations(observations)),
+                "rewards": self._stack(rewards * self.transform.reward_scale),
+                "first": self._stack(first),
+                "active": self._stack(active),
+                "noise": noise,
+            }
+            with torch.no_grad():
+                actions, memory = agent.act(step, memory)
+            played = env.step(self._actions(actions, active), active)
+            observations, rewards = played.observations, played.rewards
+            returns += rewards
+            lengths += active
+            active = active & ~(played.terminations | played.truncations)
+            first[:] = False
+        return Evaluation(
+            returns.reshape(seeds, episodes), lengths.reshape(seeds, episodes), self.reset_seeds
+        )
+
+    def _stack(self, values: npt.NDArray[np.generic]) -> torch.Tensor:
+        tensor = torch.from_numpy(values).reshape(len(self.seeds), self.episodes, *values.shape[1:])
+        if tensor.is_floating_point():
+            tensor = tensor.to(self.spec.torch_dtype())
+        return tensor.to(self.spec.device, copy=True)
+
+    def _actions(
+        self, actions: torch.Tensor, active: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.generic]:
+        space = self.spec.action_space
+        expected = (len(self.seeds), self.episodes, *(space.shape or ()))
+        if not isinstance(actions, torch.Tensor) or tuple(actions.shape) != expected:
+            shape = tuple(actions.shape) if isinstance(actions, torch.Tensor) else type(actions).__name__
+            raise PolicyError(f"act returned actions of shape {shape}; the contract asks for {expected}")
+        flat = actions.detach().cpu().numpy().reshape(-1, *expected[2:])
+        if not isinstance(space, spaces.Box):
+            return flat
+        if not np.isfinite(flat[active]).all():
+            raise PolicyError("act returned actions that are not finite (NaN or infinity)")
+        return np.clip(flat, space.low, space.high).astype(space.dtype, copy=False)
+
+    def close(self) -> None:
+        """Frees the simulators."""
+        self.env.close()

@@ -1,0 +1,228 @@
+"""Reading suites and budgets: data in, validated objects or one clear sentence out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from baselines.config import UsageError, build, check_name
+from baselines.contract import Phase
+from suites.catalog import TASKS
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """What a budget changes for one agent; None keeps the budget's number."""
+
+    updates: int | None = None  # gradient updates per seed
+    evaluation_episodes: int | None = None  # episodes of each evaluation during training
+    config: dict[str, Any] = field(default_factory=dict)  # agent settings
+    shrunk: bool = False  # True leaves the agent out of aggregates
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much compute a suite may spend; see ``suites/budgets.yaml`` for the fields' meaning."""
+
+    updates: int
+    seeds: int
+    evaluations: int
+    evaluation_episodes: int
+    final_episodes: int
+    title: str = ""
+    transitions: int | None = None
+    meaningless: bool = False
+    caveats: list[str] = field(default_factory=list)
+    agents: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "seeds", "evaluation_episodes", "final_episodes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"a budget's {name} must be at least 1, not {getattr(self, name)}")
+        if self.evaluations < 0 or self.evaluations > self.updates:
+            raise UsageError(
+                f"a budget's evaluations must lie between 0 and its updates, not {self.evaluations}"
+            )
+        if self.transitions is not None and self.transitions < 1000:
+            raise UsageError(
+                f"a budget's transitions must be at least 1000 or null, not {self.transitions}"
+            )
+
+    def adjustment(self, agent: str) -> Adjustment:
+        """What this budget changes for an agent (by its registered name)."""
+        return build(Adjustment, self.agents.get(agent, {}), f"budget: agents.{agent}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a comparison: an agent with settings, under a label of its own."""
+
+    agent: str  # registered name
+    preset: str | None = None  # named settings the agent ships
+    config: dict[str, Any] = field(default_factory=dict)  # settings on top
+    phases: list[dict[str, Any]] | None = None  # training phases; None for one offline phase
+    track: Literal["fixed", "tuned"] = "fixed"  # "tuned": anything was chosen per dataset
+    configs_tried: int = 1  # how many configs were tried to arrive at this one
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite as its manifest says."""
+
+    name: str
+    title: str
+    tasks: tuple[str, ...]
+    arms: dict[str, Arm]
+    budget: str
+    budgets: dict[str, Budget]
+    where: str
+
+    def get_budget(self, name: str | None) -> tuple[str, Budget]:
+        """A budget by name, the suite's default for None.
+
+        Raises:
+            UsageError: unknown name.
+        """
+        chosen = check_name(name or self.budget, self.budgets, "budget")
+        return chosen, self.budgets[chosen]
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    tasks: list[str]
+    agents: Any
+    title: str = ""
+    budget: str = "quick"
+    budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def shipped() -> dict[str, Path]:
+    """The suites that come with the package, by name."""
+    folder = Path(str(files("suites") / "manifests"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """Reads a suite by its name, or a manifest file by its path.
+
+    Raises:
+        UsageError: one sentence naming the file, the key and the remedy.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml") and "/" not in name_or_path:
+        path = shipped()[check_name(name_or_path, shipped(), "suite")]
+        where = path.name
+    else:
+        where = str(path)
+    content = _read_yaml(path, where)
+    manifest = build(_Manifest, content, where)
+    if not manifest.tasks:
+        raise UsageError(f"{where}: tasks is empty; name at least one task")
+    for i, task in enumerate(manifest.tasks):
+        check_name(task, TASKS, "task", f"{where}: tasks[{i}]")
+        if task in manifest.tasks[:i]:
+            raise UsageError(f'{where}: tasks[{i}]: "{task}" stands there twice; remove one')
+    budgets = load_budgets()
+    for key, value in manifest.budgets.items():
+        budgets[key] = build(Budget, value, f"{where}: budgets.{key}")
+    check_name(manifest.budget, budgets, "budget", f"{where}: budget")
+    return Suite(
+        name=path.stem,
+        title=manifest.title or path.stem,
+        tasks=tuple(manifest.tasks),
+        arms=read_arms(manifest.agents, where),
+        budget=manifest.budget,
+        budgets=budgets,
+        where=where,
+    )
+
+
+def read_arms(agents: Any, where: str) -> dict[str, Arm]:
+    """Agents as a list of names, or as label -> {agent, preset, config, ...} (null: that name).
+
+    Raises:
+        UsageError: wrong shape, unknown key, wrong type.
+    """
+    if isinstance(agents, list):
+        for i, name in enumerate(agents):
+            if not isinstance(name, str):
+                raise UsageError(f"{where}: agents[{i}] must be a name, not {name!r}")
+            if name in agents[:i]:
+                raise UsageError(f'{where}: agents[{i}]: "{name}" stands there twice; remove one')
+        agents = dict.fromkeys(agents)
+    if not isinstance(agents, Mapping) or not agents:
+        raise UsageError(f"{where}: agents must be a list of names or a mapping of labels, not {agents!r}")
+    arms = {}
+    for label, settings in agents.items():
+        place = f"{where}: agents.{label}"
+        check_label(label, place)
+        settings = {} if settings is None else settings
+        if isinstance(settings, Mapping):
+            settings = {"agent": label, **settings}
+        arm = build(Arm, settings, place)
+        read_phases(arm.phases, 1, place)
+        arms[label] = arm
+    return arms
+
+
+def check_label(label: object, where: str) -> None:
+    """Refuses a label that cannot name a row and a folder.
+
+    Raises:
+        UsageError: naming it.
+    """
+    allowed = isinstance(label, str) and label.replace("_", "").replace("-", "").replace(".", "")
+    if not allowed or not str(allowed).isalnum() or not str(label)[0].isalnum():
+        raise UsageError(f"{where}: a label is made of letters, digits, _, - and ., not {label!r}")
+
+
+def read_phases(
+    phases: list[dict[str, Any]] | None, updates: int, where: str
+) -> tuple[Phase, ...]:
+    """Training phases from a manifest; their ``updates`` are shares of the budget's updates.
+
+    Raises:
+        UsageError: wrong key or type, or a phase this version cannot run.
+    """
+    if phases is None:
+        return (Phase("offline", updates),)
+    result = []
+    for i, settings in enumerate(phases):
+        place = f"{where}: phases[{i}]"
+        share = settings.get("updates", 1.0) if isinstance(settings, Mapping) else None
+        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= 1:
+            raise UsageError(f"{place}: updates is a share of the budget in (0, 1], not {share!r}")
+        phase = build(Phase, {**settings, "updates": max(1, round(share * updates))}, place)
+        if phase.source != "dataset" or phase.env_steps_per_update or phase.warmup_env_steps:
+            raise UsageError(f'{place}: only source "dataset" without environment steps is supported')
+        result.append(phase)
+    return tuple(result)
+
+
+def load_budgets() -> dict[str, Budget]:
+    """The budgets that come with the package, by name."""
+    path = Path(str(files("suites") / "budgets.yaml"))
+    content = _read_yaml(path, path.name)
+    return {name: build(Budget, value, f"{path.name}: {name}") for name, value in content.items()}
+
+
+def _read_yaml(path: Path, where: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"suite file {where} is not there") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"suite file {where} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise UsageError(f"{where}{line}: {problem}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{where}: a suite is a mapping with the keys tasks and agents")
+    return content
