@@ -188,9 +188,9 @@ def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comp
 
     compared = list(ours)
     for label in (agent.label for agent in columns if agent.kind == "foreign"):
-        lacking = [task for task in tasks if (task, label) not in cells]
-        if lacking:
-            notes.append(f"{label} (foreign) lacks {', '.join(lacking)} and is left out.")
+        uncovered = [task for task in tasks if (task, label) not in cells]
+        if uncovered:
+            notes.append(f"{label} (foreign) lacks {', '.join(uncovered)} and is left out.")
         else:
             compared.append(label)
     qualities = {str(task["id"]): str(task["quality"]) for task in plan.tasks}

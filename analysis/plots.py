@@ -7,7 +7,9 @@ swap it for its own text colour.
 
 from __future__ import annotations
 
+import html
 import io
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +27,18 @@ if TYPE_CHECKING:
 
 INK = "#24292f"
 PAPER = "#ffffff"
-# seaborn's colour-blind safe palette (Wong 2011) without the tones that vanish on white or black
-_PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#56b4e9")
+# seaborn's colour-blind safe palette (after Wong 2011), its three pale tones replaced by dark ones
+_PALETTE = (
+    *("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"),
+    *("#ca9161", "#56b4e9", "#7a5cc7", "#8a8a8a", "#a3314f"),
+)
+_FONTS = "'DejaVu Sans', Verdana, sans-serif"
 _LINES = ("solid", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 _MARKERS = ("o", "s", "^", "D")
 _WIDTH = 10.0  # inches, all figures
 _DPI = 130
 _COLUMNS = 3  # panels side by side
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -76,15 +82,19 @@ class Drawing:
     svg: bytes
 
     def inline(self, name: str, title: str) -> str:
-        """The SVG for an HTML page: the page's text colour and font, ids that start with ``name``."""
-        text = self.svg.decode()
-        text = text[text.index("<svg") :]
-        text = re.sub(r"<(metadata|defs>\s*<style).*?</(metadata|style>\s*</defs)>", "", text, flags=re.S)
-        text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg \1 {_LABEL}>", text, count=1)
-        text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text)
-        text = text.replace(INK, "currentColor").replace(f"fill: {PAPER}", "fill: none")
-        text = text.replace("'DejaVu Sans', Verdana, sans-serif", "system-ui, sans-serif")
-        return text.replace(_LABEL, f'role="img" aria-label="{html.escape(title)}"', 1)
+        """The SVG as an element of an HTML page, in the page's text colour and font.
+
+        Args:
+            name: prefix of the ids within, so that several figures can share the page.
+            title: read out in place of the picture.
+        """
+        head, _, body = self.svg.decode().partition("</defs>")  # XML, metadata and style sheet
+        box = re.search(r'viewBox="[\d. ]+"', head)
+        assert box is not None  # matplotlib always writes it
+        body = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", body)
+        body = body.replace(INK, "currentColor").replace(f"fill: {PAPER}", "fill: none")
+        body = body.replace(_FONTS, "inherit")
+        return f'<svg {box[0]} role="img" aria-label="{html.escape(title)}">{body}'
 
 
 def looks(agents: Iterable[Agent]) -> dict[str, Look]:
@@ -109,8 +119,6 @@ def draw(figure: Figure, name: str, watermark: str = "") -> Drawing:
         watermark: printed across the figure.
     """
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     png, svg = io.BytesIO(), io.BytesIO()
     with rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
@@ -121,16 +129,16 @@ def draw(figure: Figure, name: str, watermark: str = "") -> Drawing:
                 0.5, 0.5, watermark, ha="center", va="center", rotation=18, fontsize=34, alpha=0.13,
                 weight="bold", wrap=True,
             )  # fmt: skip
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     # Text stays text, so a machine without the font needs somewhere to fall back to.
-    fonts = svg.getvalue().replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")
-    return Drawing(png.getvalue(), fonts)
+    text = svg.getvalue().replace(b"'DejaVu Sans'", _FONTS.encode())
+    return Drawing(png.getvalue(), text)
 
 
 def _panels(
-    count: int, *, height: float, left: float, columns: int = _COLUMNS, legend: bool = True,
-    gap: float = 0.55,
+    count: int, *, height: float, left: float, columns: int = _COLUMNS, titles: bool = True,
+    legend: Sequence[str] = (), gap: float = 0.55,
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
     """A grid of panels with margins in inches.
 
@@ -141,13 +149,16 @@ def _panels(
         height: of one panel.
         left: margin for labels.
         columns: most panels side by side.
-        legend: leaves a strip at the top.
+        titles: leaves room above every panel.
+        legend: labels to leave room for at the top of the figure.
         gap: between panels side by side.
     """
     from matplotlib.figure import Figure
 
     rows, columns = -(-count // columns), min(count, columns)
-    top, bottom, right, between = 0.4 + 0.35 * legend, 0.6, 0.2, 0.75
+    legend_rows = -(-len(legend) // _legend_columns(legend)) if legend else 0
+    top = 0.1 + 0.3 * titles + 0.15 * bool(legend) + 0.22 * legend_rows
+    bottom, right, between = 0.6, 0.2, 0.75
     total = top + bottom + rows * height + (rows - 1) * between
     figure = Figure(figsize=(_WIDTH, total), dpi=_DPI)
     width = (_WIDTH - left - right - (columns - 1) * gap) / columns
@@ -166,13 +177,18 @@ def _label_margin(labels: Iterable[str]) -> float:
     return min(3.2, 0.35 + 0.085 * max(map(len, labels), default=0))
 
 
+def _legend_columns(labels: Sequence[str]) -> int:
+    """Entries that fit side by side."""
+    return max(1, min(len(labels), int((_WIDTH - 0.3) / (0.75 + 0.085 * max(map(len, labels))))))
+
+
 def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     # matplotlib drops labels that start with an underscore; a blank before it keeps the name.
     shown = [f" {label}" if label.startswith("_") else label for label in labels]
     height = figure.get_size_inches()[1]
     figure.legend(
         handles, shown, loc="upper left", bbox_to_anchor=(0.01, 1 - 0.02 / height),
-        ncols=min(len(shown), 7), handlelength=2.2, columnspacing=1.6,
+        ncols=_legend_columns(labels), handlelength=2.2, columnspacing=1.6, labelspacing=0.4,
     )  # fmt: skip
 
 
@@ -185,7 +201,7 @@ def aggregate_intervals(rows: Sequence[AggregateRow], look: Mapping[str, Look]) 
     with rc_context(_STYLE):
         figure, axes = _panels(
             len(AGGREGATES), height=0.25 + 0.36 * len(rows), left=_label_margin(labels),
-            columns=len(AGGREGATES), legend=False, gap=0.3,
+            columns=len(AGGREGATES), gap=0.3,
         )  # fmt: skip
         for i, (name, axis) in enumerate(zip(AGGREGATES, axes, strict=True)):
             for y, row in enumerate(rows):
@@ -194,8 +210,7 @@ def aggregate_intervals(rows: Sequence[AggregateRow], look: Mapping[str, Look]) 
             _rows_of_bars(axis, labels if i == 0 else [], len(rows))
             axis.set_title(name + " ↓" * (name == "Optimality gap"))
             axis.xaxis.set_major_locator(MaxNLocator(4))
-        fewest = min(row.estimate.runs for row in rows)
-        figure.text(0.5, 0.08 / figure.get_size_inches()[1], _interval_note(fewest), ha="center")
+        _interval_note(figure, {row.estimate.runs for row in rows})
     return figure
 
 
@@ -205,9 +220,7 @@ def improvement_intervals(pairs: Sequence[Pair], look: Mapping[str, Look]) -> Fi
 
     labels = [f"{pair.x} over {pair.y} ({_runs(pair.estimate.runs)})" for pair in pairs]
     with rc_context(_STYLE):
-        figure, (axis,) = _panels(
-            1, height=0.25 + 0.34 * len(pairs), left=_label_margin(labels), legend=False
-        )
+        figure, (axis,) = _panels(1, height=0.25 + 0.34 * len(pairs), left=_label_margin(labels))
         for y, pair in enumerate(pairs):
             found = pair.estimate
             bounds = float(found.value), float(found.low), float(found.high)
@@ -216,8 +229,7 @@ def improvement_intervals(pairs: Sequence[Pair], look: Mapping[str, Look]) -> Fi
         axis.axvline(0.5, color=INK, linestyle=(0, (4, 3)), linewidth=1)
         axis.set_xlim(min(0.45, axis.get_xlim()[0]), 1.01)
         axis.set_title("Probability that a run of X scores above a run of Y on the same task")
-        fewest = min(pair.estimate.runs for pair in pairs)
-        figure.text(0.5, 0.08 / figure.get_size_inches()[1], _interval_note(fewest), ha="center")
+        _interval_note(figure, {pair.estimate.runs for pair in pairs})
     return figure
 
 
@@ -242,8 +254,9 @@ def performance_profiles(
     """Fraction of runs above every threshold, with pointwise bands (Agarwal et al. 2021)."""
     from matplotlib import rc_context
 
+    labels = [f"{agent} ({_runs(found.runs)})" for agent, found in profiles.items()]
     with rc_context(_STYLE):
-        figure, (axis,) = _panels(1, height=3.4, left=0.75)
+        figure, (axis,) = _panels(1, height=3.4, left=0.75, titles=False, legend=labels)
         handles = []
         for agent, found in profiles.items():
             style = look[agent]
@@ -257,7 +270,6 @@ def performance_profiles(
             xlim=(taus[0], taus[-1]), ylim=(0, 1.02), xlabel="score τ",
             ylabel="fraction of runs with score > τ",
         )  # fmt: skip
-        labels = [f"{agent} ({_runs(found.runs)})" for agent, found in profiles.items()]
         _legend(figure, handles, labels)
     return figure
 
@@ -280,14 +292,21 @@ def learning_curves(
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    seen: set[str] = set()
-    drawn = dict(tuple(curves.groupby(["task", "agent"], sort=False)))
+    drawn = dict(tuple(curves[curves["task"].isin(tasks)].groupby(["task", "agent"], sort=False)))
+    lines = {
+        name: line
+        for name, line in (("behaviour", (0, (4, 2))), ("random", (0, (1, 2))))
+        if any((task, name) in references for task in tasks)
+    }
+    trained = [agent for agent in look if any((task, agent) in drawn for task in tasks)]
+    labels = [*trained, *lines]
     with rc_context(_STYLE):
-        figure, axes = _panels(len(tasks), height=2.1, left=0.65)
+        figure, axes = _panels(len(tasks), height=2.1, left=0.65, legend=labels)
         for task, axis in zip(tasks, axes, strict=True):
-            for agent, style in look.items():
+            for agent in trained:
                 if (task, agent) not in drawn:
                     continue
+                style = look[agent]
                 # A seed still missing an evaluation would bend the mean; use common updates only.
                 table = drawn[task, agent].pivot_table("score", "update", "seed").dropna()
                 average, spread = table.mean(axis=1), table.std(axis=1, ddof=1)
@@ -301,11 +320,9 @@ def learning_curves(
                         table.index, average - spread, average + spread, color=style.colour,
                         alpha=0.18, linewidth=0,
                     )  # fmt: skip
-                seen.add(agent)
-            for name, line in (("behaviour", (0, (4, 2))), ("random", (0, (1, 2)))):
+            for name, line in lines.items():
                 if (task, name) in references:
                     axis.axhline(references[task, name], color=INK, linestyle=line, linewidth=1.1)
-                    seen.add(name)
             axis.set_title(task, loc="left")
             axis.set_xlim(left=0)
             axis.xaxis.set_major_locator(MaxNLocator(4))
@@ -314,14 +331,11 @@ def learning_curves(
             axis.set_xlabel("gradient updates")
         for axis in axes[::_COLUMNS]:
             axis.set_ylabel("score")
-        handles: dict[str, Line2D] = {
-            agent: Line2D([], [], color=style.colour, linestyle=style.line, linewidth=1.6)
-            for agent, style in look.items()
-        }
-        handles["behaviour"] = Line2D([], [], color=INK, linestyle=(0, (4, 2)), linewidth=1.1)
-        handles["random"] = Line2D([], [], color=INK, linestyle=(0, (1, 2)), linewidth=1.1)
-        labels = [label for label in handles if label in seen]
-        _legend(figure, [handles[label] for label in labels], labels)
+        handles = [
+            Line2D([], [], color=look[agent].colour, linestyle=look[agent].line, linewidth=1.6)
+            for agent in trained
+        ] + [Line2D([], [], color=INK, linestyle=line, linewidth=1.1) for line in lines.values()]
+        _legend(figure, handles, labels)
     return figure
 
 
@@ -338,28 +352,28 @@ def score_against_cost(
 
     hollow = set(shrunk)
     means = runs.groupby(["agent", "task"], sort=False)[["core_seconds", "score"]].mean()
+    points = {agent: means.loc[agent] for agent in look if agent in means.index}
+    whole = [agent for agent, found in points.items() if set(found.index) >= set(tasks)]
+    labels = [f"{agent} (shrunk)" if agent in hollow else agent for agent in whole]
     with rc_context(_STYLE):
-        figure, (axis,) = _panels(1, height=3.4, left=0.75)
-        handles, labels = [], []
-        for agent, style in look.items():
-            if agent not in means.index.get_level_values("agent"):
-                continue
-            points = means.loc[agent]
-            points = points[points["core_seconds"] > 0]
+        figure, (axis,) = _panels(1, height=3.4, left=0.75, titles=False, legend=labels)
+        for agent, found in points.items():
             axis.scatter(
-                points["core_seconds"], points["score"], s=14, color=style.colour, alpha=0.3,
-                marker=style.marker, linewidths=0,
+                found["core_seconds"], found["score"], s=16, color=look[agent].colour, alpha=0.45,
+                marker=look[agent].marker, linewidths=0,
             )  # fmt: skip
-            if not len(points) or set(points.index) < set(tasks):
-                continue
-            handles.append(
-                axis.scatter(
-                    points["core_seconds"].mean(), points["score"].mean(), s=110,
-                    marker=style.marker, linewidths=2.2, edgecolors=style.colour,
-                    facecolors="none" if agent in hollow else style.colour,
-                )  # fmt: skip
+        handles = [
+            axis.scatter(
+                points[agent]["core_seconds"].mean(),
+                points[agent]["score"].mean(),
+                s=110,
+                marker=look[agent].marker,
+                linewidths=2.2,
+                edgecolors=look[agent].colour,
+                facecolors="none" if agent in hollow else look[agent].colour,
             )
-            labels.append(f"{agent} (shrunk)" if agent in hollow else agent)
+            for agent in whole
+        ]
         axis.set_xscale("log")
         low, high = axis.get_xlim()
         widen = max(1.0, (10.0 * low / high) ** 0.5)  # at least a decade, for readable ticks
@@ -375,8 +389,12 @@ def score_against_cost(
 
 
 _TIMES = np.array(
-    [1e-3, 1e-2, 0.1, 1, 2, 5, 10, 20, 30, *(60 * m for m in (1, 2, 5, 10, 20, 30))]
-    + [*(3600 * h for h in (1, 2, 4, 8, 12)), *(86400 * d for d in (1, 2, 4, 8, 30, 100))]
+    [
+        *(1e-3, 1e-2, 0.1, 1, 2, 5, 10, 20, 30),
+        *(60 * minutes for minutes in (1, 2, 5, 10, 20, 30)),
+        *(3600 * hours for hours in (1, 2, 4, 8, 12)),
+        *(86400 * days for days in (1, 2, 4, 8, 30, 100)),
+    ]
 )  # seconds
 
 
@@ -397,10 +415,8 @@ def _runs(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
 
 
-def _interval_note(runs: int) -> str:
-    if runs < 2:
-        return "one run per task: no interval"
-    return (
-        f"bars: nominal {100 * CONFIDENCE:.0f} % bootstrap intervals over runs; "
-        f"with {runs} runs per task they cover about {coverage(runs)}"
-    )
+def _interval_note(figure: Figure, runs: set[int]) -> None:
+    """Says below the axes what the bars are worth."""
+    covers = ", ".join(f"{coverage(count)} with {_runs(count)}" for count in sorted(runs))
+    text = f"bars: nominal {100 * CONFIDENCE:.0f} % intervals over runs; true coverage: {covers}"
+    figure.text(0.5, 0.08 / figure.get_size_inches()[1], text, ha="center")

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.comparison import LEVEL, Agent, AggregateRow, Pair, agents, scores_by_cell
-from analysis.stats import AGGREGATES, MINIMUM_RUNS_FOR_CLAIMS, coverage, exact_p_value
+from analysis.stats import (
+    AGGREGATES,
+    CONFIDENCE,
+    MINIMUM_RUNS_FOR_CLAIMS,
+    OPTIMALITY_THRESHOLD,
+    coverage,
+    exact_p_value,
+)
 from results.record import Plan
 
 if TYPE_CHECKING:
@@ -24,6 +31,16 @@ if TYPE_CHECKING:
 PERCENT_NOTE = (
     "Per cent: mean return over the mean return of the task's data / of its environment's expert "
     "data."
+)
+AGGREGATE_NOTE = (
+    f"Nominal {100 * CONFIDENCE:.0f} % percentile intervals from a stratified bootstrap over runs. "
+    "Runs: per task. Coverage: how often such an interval holds the truth with so few runs. "
+    f"Optimality gap: mean shortfall below {OPTIMALITY_THRESHOLD:.0f}, lower is better."
+)
+PAIR_NOTE = (
+    "P(X > Y): probability that a run of X scores above a run of Y on the same task, averaged over "
+    "tasks. p: exact stratified rank-sum test, Holm-corrected over all pairs. An interval without "
+    "width at 1 only says that no run of Y reached one of X."
 )
 _MARKS = {"shrunk": "*", "foreign": "†"}
 
@@ -129,11 +146,11 @@ def task_table(plan: Plan, runs: pd.DataFrame) -> TaskTable:
 
 
 def _percents(runs: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
-    """Returns in per cent of the data's and the expert data's mean; both must be positive."""
+    """Returns in per cent of the data's and the expert data's mean, where both are positive."""
     yardsticks = ["data_return_mean", "expert_return_mean"]
     means = runs.groupby(["task", "agent"], sort=False)[["return_mean", *yardsticks]].mean()
-    bases = means[yardsticks].where(means[yardsticks] > 0)
-    percents = 100.0 * means[["return_mean"]].to_numpy() / bases.to_numpy()
+    means = means.where(means > 0)
+    percents = 100.0 * means[["return_mean"]].to_numpy() / means[yardsticks].to_numpy()
     return {
         (str(task), str(agent)): (float(of_data), float(of_expert))
         for (task, agent), (of_data, of_expert) in zip(means.index, percents, strict=True)
@@ -237,9 +254,11 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def aggregate_markdown(rows: Sequence[AggregateRow], compared: Sequence[Pair]) -> str:
-    """Aggregates and probabilities of improvement as two Markdown tables."""
-    header = ["tasks", "agent", "runs per task", "true coverage", *AGGREGATES]
+def aggregate_markdown(
+    rows: Sequence[AggregateRow], compared: Sequence[Pair], notes: Iterable[str] = ()
+) -> str:
+    """Aggregates and probabilities of improvement as two Markdown tables, with notes between."""
+    header = ["tasks", "agent", "runs", "coverage", *AGGREGATES]
     body = [
         [
             f"{row.group} ({row.tasks})",
@@ -250,14 +269,15 @@ def aggregate_markdown(rows: Sequence[AggregateRow], compared: Sequence[Pair]) -
         ]
         for row in rows
     ]
-    blocks = [_markdown(header, body)]
+    blocks = [_markdown(header, body), _bullets([AGGREGATE_NOTE, *notes])]
     if compared:
-        header = ["X", "Y", "runs per task", "P(X > Y)", "p", "p (Holm)", "verdict"]
+        header = ["X", "Y", "runs", "coverage", "P(X > Y)", "p", "p (Holm)", "verdict"]
         body = [
             [
                 pair.x,
                 pair.y,
                 str(pair.estimate.runs),
+                coverage(pair.estimate.runs),
                 pair_text(pair),
                 p_value(pair.p),
                 p_value(pair.p_holm),
@@ -265,7 +285,7 @@ def aggregate_markdown(rows: Sequence[AggregateRow], compared: Sequence[Pair]) -
             ]
             for pair in compared
         ]
-        blocks.append(_markdown(header, body))
+        blocks += [_markdown(header, body), _bullets([PAIR_NOTE])]
     return "\n\n".join(blocks) + "\n"
 
 

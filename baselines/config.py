@@ -106,7 +106,5 @@ def build(cls: type[T], mapping: Any, where: str) -> T:
     values = {key: convert(value, hints[key], f"{where}: {key}") for key, value in mapping.items()}
     try:
         return cls(**values)
-    except UsageError:
-        raise
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from None

@@ -7,9 +7,12 @@ serves online and target weights, and can be compiled or captured from outside.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,59 +20,135 @@ from gymnasium import spaces
 from torch import Tensor
 
 from baselines.common import Noise, Parameters
+from baselines.config import UsageError
 
-NARROW = 3  # outputs up to which a weighted sum beats a batched matrix product on a CPU
 
+def affine(inputs: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
+    """``inputs @ weight + bias``, through a rectifier if asked; one product per stacked matrix.
 
-def linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """inputs ``[..., B, in]``, weight ``[..., in, out]``, bias ``[..., 1, out]`` -> ``[..., B, out]``.
+    Args:
+        inputs: ``[*lead, B, in]``.
+        weight: ``[*lead, in, out]``.
+        bias: ``[*lead, 1, out]``.
+        relu: whether negative outputs become 0.
 
-    Leading axes broadcast.
+    Returns:
+        ``[*lead, B, out]``.
     """
-    if weight.shape[-1] <= NARROW and inputs.device.type == "cpu":
-        columns = [(inputs * column.unsqueeze(-2)).sum(-1) for column in weight.unbind(-1)]
-        return torch.stack(columns, -1) + bias
-    if inputs.dim() == 3:
-        return torch.baddbmm(bias, inputs, weight)
-    return inputs @ weight + bias
+    if inputs.device.type == "cpu":
+        return _Affine.apply(inputs, weight, bias, relu)  # type: ignore[no-untyped-call]
+    outputs = inputs @ weight + bias
+    return outputs.relu_() if relu else outputs
+
+
+class _Affine(torch.autograd.Function):
+    """:func:`affine` on a CPU: the fastest product for each matrix, bias and rectifier fused in."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
+        product = functools.partial(_product, relu=relu)
+        outputs = _each(product, inputs, weight.mT, bias.squeeze(-2))
+        ctx.save_for_backward(inputs, weight, outputs if relu else None)
+        return outputs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight, rectified = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        if rectified is not None:
+            gradient = torch.ops.aten.threshold_backward(gradient, rectified, 0)
+        for_inputs, for_weight, for_bias, _ = ctx.needs_input_grad
+        return (
+            _each(_product, gradient, weight) if for_inputs else None,
+            _each(_product, inputs.mT, gradient.mT) if for_weight else None,
+            gradient.sum(-2, keepdim=True) if for_bias else None,
+            None,
+        )
+
+
+def _each(function: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
+    """``function`` of each stacked matrix, results stacked again; ``stacks[0]`` gives the lead."""
+    lead = stacks[0].shape[:-2]
+    rows = zip(*(s.reshape(-1, *s.shape[len(lead) :]).unbind() for s in stacks), strict=True)
+    results = [function(*row) for row in rows]
+    joined = torch.stack(results) if len(results) > 1 else results[0].unsqueeze(0)  # no copy
+    return joined.reshape(*lead, *joined.shape[1:])
+
+
+# MKL, behind torch.matmul, leaves half of an AMD processor's vector units idle in float32; oneDNN
+# does not. torch.compile calls this operator too. torch.backends.mkldnn.enabled switches it off.
+_onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+def _product(left: Tensor, right: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """``left [n, k] @ right [m, k]^T + bias [m]``; vectors and float64 are no case for oneDNN."""
+    if (
+        _onednn_linear is not None
+        and left.dtype == torch.float32
+        and 1 not in right.shape
+        and torch.backends.mkldnn.enabled
+    ):
+        return _onednn_linear(left, right, bias, "relu" if relu else "none", [], "")
+    outputs = torch.nn.functional.linear(left, right, bias)
+    return outputs.relu_() if relu else outputs
 
 
 @dataclass(frozen=True)
 class MLP:
     """A multilayer perceptron, ``copies`` of it side by side where an ensemble is wanted.
 
-    Weights start as PyTorch's ``nn.Linear``: uniform in +-1/sqrt(in).
-
     Attributes:
         sizes: features of input, hidden layers and output.
         copies: None, or the number of ensemble members; the output then is ``[S, copies, B, out]``.
         activation: between layers.
+        gain: None for PyTorch's ``nn.Linear`` start, weights and biases uniform in +-1/sqrt(in);
+            otherwise orthogonal weights times this number (Saxe et al. 2014) and zero biases.
     """
 
     sizes: tuple[int, ...]
     copies: int | None = None
     activation: Callable[[Tensor], Tensor] = torch.relu
+    gain: float | None = None
 
     def init(self, noise: Noise) -> Parameters:
         """Draws parameters, ``[S, (copies,) in, out]`` and ``[S, (copies,) 1, out]``."""
         lead = () if self.copies is None else (self.copies,)
         parameters = {}
-        for layer, (width, out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
-            bound = 1.0 / math.sqrt(width)
-            for name, rows in (("weight", width), ("bias", 1)):
-                value = (2.0 * noise.uniform(*lead, rows, out) - 1.0) * bound
-                parameters[f"{name}{layer}"] = value.requires_grad_()
+        for layer, (width, out) in enumerate(itertools.pairwise(self.sizes)):
+            if self.gain is None:
+                bound = 1.0 / math.sqrt(width)
+                weight = (2.0 * noise.uniform(*lead, width, out) - 1.0) * bound
+                bias = (2.0 * noise.uniform(*lead, 1, out) - 1.0) * bound
+            else:
+                weight = orthogonal(noise, *lead, width, out) * self.gain
+                bias = torch.zeros_like(weight[..., :1, :])
+            parameters[f"weight{layer}"] = weight.requires_grad_()
+            parameters[f"bias{layer}"] = bias.requires_grad_()
         return parameters
 
     def __call__(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         """``[S, B, in]`` -> ``[S, B, out]``, or ``[S, copies, B, out]`` for an ensemble."""
-        hidden = inputs if self.copies is None else inputs.unsqueeze(1)
+        hidden = inputs
+        if self.copies is not None:
+            hidden = inputs.unsqueeze(1).expand(-1, self.copies, -1, -1)
         last = len(self.sizes) - 2
         for layer in range(last + 1):
-            hidden = linear(hidden, parameters[f"weight{layer}"], parameters[f"bias{layer}"])
-            if layer < last:
+            weight, bias = parameters[f"weight{layer}"], parameters[f"bias{layer}"]
+            fused = layer < last and self.activation is torch.relu
+            hidden = affine(hidden, weight, bias, relu=fused)
+            if layer < last and not fused:
                 hidden = self.activation(hidden)
         return hidden
+
+
+def orthogonal(noise: Noise, *shape: int) -> Tensor:
+    """Matrices ``[S, *shape]`` with orthonormal rows or columns, uniform among all such."""
+    *lead, rows, columns = shape
+    tall, wide = max(rows, columns), min(rows, columns)
+    q, r = torch.linalg.qr(noise.normal(*lead, tall, wide))
+    q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    return (q if rows >= columns else q.mT).contiguous()
 
 
 @dataclass(frozen=True)
@@ -79,9 +158,11 @@ class TwinQ:
     mlp: MLP
 
     @classmethod
-    def build(cls, observation: int, action: int, hidden: Sequence[int]) -> TwinQ:
-        """Networks (s, a) -> hidden -> 1."""
-        return cls(MLP((observation + action, *hidden, 1), copies=2))
+    def build(
+        cls, observation: int, action: int, hidden: Sequence[int], gain: float | None = None
+    ) -> TwinQ:
+        """Networks (s, a) -> hidden -> 1; ``gain`` as in :class:`MLP`."""
+        return cls(MLP((observation + action, *hidden, 1), copies=2, gain=gain))
 
     def init(self, noise: Noise) -> Parameters:
         """Draws parameters of both networks."""
@@ -98,7 +179,7 @@ class TwinQ:
         return single(one, torch.cat([observations, actions], -1)).squeeze(-1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ActionBox:
     """A bounded box of actions and its map to and from [-1, 1]."""
 
@@ -106,14 +187,14 @@ class ActionBox:
     high: np.ndarray
 
     @classmethod
-    def of(cls, space: spaces.Space) -> ActionBox:
+    def of(cls, space: spaces.Space[Any]) -> ActionBox:
         """Reads a bounded, one-dimensional ``Box``.
 
         Raises:
-            ValueError: for any other space.
+            UsageError: for any other space.
         """
         if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not space.is_bounded():
-            raise ValueError(f"this agent needs a bounded one-dimensional Box of actions, not {space}")
+            raise UsageError(f"this agent needs a bounded one-dimensional Box of actions, not {space}")
         return cls(np.asarray(space.low, np.float64), np.asarray(space.high, np.float64))
 
     @property
@@ -121,37 +202,33 @@ class ActionBox:
         """Number of action dimensions."""
         return len(self.low)
 
-    def _like(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        return actions.new_tensor((self.high + self.low) / 2), actions.new_tensor(
-            (self.high - self.low) / 2
-        )
+    @functools.cached_property
+    def is_unit(self) -> bool:
+        """Whether the box already is [-1, 1]."""
+        return bool((self.low == -1).all() and (self.high == 1).all())
 
     def scale(self, unit: Tensor) -> Tensor:
         """[-1, 1] -> the box."""
         if self.is_unit:
             return unit
-        middle, half = self._like(unit)
-        return middle + half * unit
+        low, high = unit.new_tensor(self.low), unit.new_tensor(self.high)
+        scaled = (high + low) / 2 + (high - low) / 2 * unit
+        return scaled.clamp(low, high)  # rounding can leave the box
 
     def unscale(self, actions: Tensor) -> Tensor:
         """The box -> [-1, 1]."""
         if self.is_unit:
             return actions
-        middle, half = self._like(actions)
-        return (actions - middle) / half
-
-    @property
-    def is_unit(self) -> bool:
-        """Whether the box already is [-1, 1]."""
-        return bool((self.low == -1).all() and (self.high == 1).all())
+        low, high = actions.new_tensor(self.low), actions.new_tensor(self.high)
+        return (actions - (high + low) / 2) / ((high - low) / 2)
 
 
-def observation_size(space: spaces.Space) -> int:
+def observation_size(space: spaces.Space[Any]) -> int:
     """Features of a one-dimensional ``Box`` of observations.
 
     Raises:
-        ValueError: for any other space.
+        UsageError: for any other space.
     """
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
-        raise ValueError(f"this agent needs a one-dimensional Box of observations, not {space}")
+        raise UsageError(f"this agent needs a one-dimensional Box of observations, not {space}")
     return int(space.shape[0])

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from baselines.common import Adam, Noise, Stateful, copy_parameters, polyak
+from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, polyak
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
 from baselines.nets import MLP, ActionBox, TwinQ, observation_size
 
@@ -101,7 +101,7 @@ class TD3BC(Stateful):
     def actor_losses(self, batch: Batch, actions: Tensor) -> tuple[Tensor, Tensor]:
         """L_pi and its behaviour-cloning term, each ``[S]``."""
         chosen = self.policy(self.actor, batch["observations"])
-        values = self.critic_net.first(self.critic, batch["observations"], chosen)
+        values = self.critic_net.first(frozen(self.critic), batch["observations"], chosen)
         weight = self.config.alpha / values.detach().abs().mean(1)
         cloning = (chosen - actions).square().mean((1, 2))
         return -weight * values.mean(1) + cloning, cloning

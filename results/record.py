@@ -188,8 +188,10 @@ def write_record(folder: Path, record: Record, episodes: Episodes | None = None)
 def _read(path: Path, cls: type[Any], what: str) -> Any:
     try:
         content = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RecordError(f"{path}: no such {what}") from None
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise RecordError(f"{path}: not a readable {what}; delete it and run the suite again") from None
     names = {f.name for f in fields(cls)}

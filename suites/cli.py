@@ -15,12 +15,13 @@ from rich.console import Console
 from baselines.config import UsageError
 from results.record import write_plan
 from suites import console as show
-from suites.estimate import Estimator
+from suites.estimate import Estimate, estimate
 from suites.launch import Event, run_jobs
 from suites.manifest import load_budgets, load_suite, shipped
 from suites.plan import Options, SuitePlan, command_line, make_plan, read_state
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+PIPE_WIDTH = 200  # columns
 REFRESH_SECONDS = 60.0  # between two refreshes of the report while a run goes on
 
 
@@ -62,7 +63,7 @@ def _names(text: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code (0 ok, 1 cells failed, 2 wrong input)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = make_console()
     try:
         return _main(parser().parse_args(arguments), arguments, console)
     except UsageError as error:
@@ -72,12 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
 
 
+def make_console() -> Console:
+    """Standard output; a file or a pipe is as wide as it takes."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
 def _main(chosen: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
     if chosen.list:
         return list_everything(console, chosen.plugins)
     if chosen.suite is None:
         raise UsageError("name a suite, for example core3; --list shows them")
-    jobs = _workers(chosen.jobs)
+    jobs = worker_count(chosen.jobs)
     options = Options(
         suite=chosen.suite,
         budget=chosen.budget,
@@ -101,7 +107,12 @@ def _main(chosen: argparse.Namespace, arguments: Sequence[str], console: Console
     return execute(console, plan, jobs, chosen.retry, chosen.dry_run, chosen.allow_missing)
 
 
-def _workers(jobs: int | None) -> int:
+def worker_count(jobs: int | None) -> int:
+    """``--jobs``, or the number of cores this process may use.
+
+    Raises:
+        UsageError: for fewer than one.
+    """
     if jobs is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if jobs < 1:
@@ -137,10 +148,10 @@ def execute(
     """Runs what is missing, refreshing the report as cells end."""
     todo = plan.jobs(retry)
     workers = min(workers, max(1, len(todo)))
-    estimator = Estimator(plan)
-    seconds = {job.name: estimator.job(job).core_seconds for job in todo}
+    shares = estimate(todo, plan.source)
+    seconds = {job.name: share.core_seconds for job, share in zip(todo, shares, strict=True)}
     if todo:
-        show.print_estimate(console, estimator.total(todo, workers), todo)
+        show.print_estimate(console, sum(shares, Estimate()), workers, todo)
     if dry_run:
         return OK
     _prepare_folder(plan)

@@ -44,9 +44,9 @@ def print_plan(console: Console, plan: SuitePlan) -> None:
         f"device {plan.device}, {plan.options.precision}"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("task")
+    table.add_column("task", no_wrap=True)
     for row in plan.rows:
-        table.add_column(row.label, justify="right")
+        table.add_column(row.label, justify="right", overflow="fold")
     for task in plan.tasks:
         if task["missing"]:
             table.add_row(task["id"], *["missing"] * len(plan.rows))
@@ -67,15 +67,18 @@ def print_plan(console: Console, plan: SuitePlan) -> None:
         console.print(f"stale, left alone: {stale['path']} ({stale['why']})")
 
 
-def print_estimate(console: Console, estimate: Estimate, jobs: list[Job]) -> None:
+def print_estimate(console: Console, estimate: Estimate, workers: int, jobs: list[Job]) -> None:
     """What is left to do and how long it may take."""
     cells = sum(len(job.paths) for job in jobs)
     console.print(
-        f"{cells} cells to run: about [bold]{duration(estimate.wall_seconds)}[/bold] with "
-        f"{estimate.workers} worker{'s' if estimate.workers > 1 else ''} on this machine "
+        f"{cells} cells to run: about [bold]{duration(estimate.wall_seconds(workers))}[/bold] with "
+        f"{workers} worker{'s' if workers > 1 else ''} on this machine "
         f"(core time: data {duration(estimate.data)}, training {duration(estimate.training)}, "
         f"evaluation {duration(estimate.evaluation)})"
     )
+    if estimate.unknown:
+        names = ", ".join(estimate.unknown)
+        console.print(f"not in the estimate, because a trial of them failed: {names}", markup=False)
 
 
 class Monitor:

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -42,6 +42,7 @@ class Worker:
 
     process: subprocess.Popen[str]
     log: IO[bytes]
+    reader: threading.Thread
     job: Job | None = None
     since: float = 0.0
 
@@ -63,7 +64,11 @@ class Worker:
         """Ends the process."""
         self.process.kill()
         self.process.wait()
-        self.log.close()
+        self.reader.join()
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            if stream is not None:
+                with suppress(BrokenPipeError):  # what was still to be sent is lost with it
+                    stream.close()
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ def run_jobs(jobs: list[Job], workers: int, listen: Callable[[Event], None]) -> 
                 if message["pid"] != worker.process.pid:
                     continue  # a worker that was replaced
                 message = _death(worker)
+                worker.stop()
                 crew[slot] = _hire(slot, messages)
                 kind = "failed"
             if job is None:
@@ -180,8 +186,9 @@ def _hire(slot: int, messages: queue.SimpleQueue[tuple[int, dict[str, Any]]]) ->
         process.wait()
         messages.put((slot, {"event": "exit", "pid": process.pid}))
 
-    threading.Thread(target=read, daemon=True).start()
-    return Worker(process, log)
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    return Worker(process, log, reader)
 
 
 def _death(worker: Worker) -> dict[str, str]:

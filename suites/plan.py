@@ -165,7 +165,9 @@ class SuitePlan:
         wanted = ("todo", "failed") if retry else ("todo",)
         result = []
         for task in self.tasks:
-            open_cells = [c for c in self.cells if c.task == task["id"] and c.state in wanted]
+            # Two labels of one config share their cells, which are trained once.
+            here = {c.path: c for c in reversed(self.cells) if c.task == task["id"]}
+            open_cells = [c for c in reversed(here.values()) if c.state in wanted]
             if not open_cells:
                 continue
             behaviour = [c for c in open_cells if c.label == BEHAVIOUR]

@@ -167,6 +167,11 @@ class Training:
             "task": job.task,
             "seeds": job.seeds,
             "plugins": job.plugins,
+            "phases": job.phases,
+            "precision": job.precision,
+            "reward_parts": list(self.spec.reward_parts),
+            "policies": self.spec.policies,
+            "statistics": dict(self.spec.statistics),
             "transform": self.transform.to_dict(),
             "state": copy_state(self.agent.state_dict()),
         }

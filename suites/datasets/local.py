@@ -1,11 +1,12 @@
 """Local datasets: D4RL's recipes, played by shipped behaviour policies on the user's machine.
 
 A dataset is a pure function of its :func:`identity`. It is made on first use and kept in the cache
-folder. The work is divided into *shards*, runs of rows played by one policy; every episode of a shard
-has its own reset seed and its own noise, so the bytes do not depend on the number of processes.
+folder. The work is divided into *shards*, runs of rows played by one policy; every episode of a
+shard has its own reset seed and its own noise, so the bytes do not depend on the number of
+processes.
 
-The recipes are those of D4RL (Fu et al. 2020, arXiv:2004.07219) with other policies; what differs is
-told in ``docs/local-data.md``. Nothing here imports torch.
+The recipes are those of D4RL (Fu et al. 2020, arXiv:2004.07219) with other policies; what differs
+is told in ``docs/local-data.md``. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,18 +34,22 @@ from suites.datasets import behaviour, store
 from suites.datasets.behaviour import Policy
 from suites.datasets.store import DatasetError
 
+if TYPE_CHECKING:
+    from suites.envs import VectorEnv
+
 RECIPE_VERSION = 1  # raised whenever the same identity would give other bytes
 ENVIRONMENTS = {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
 FIELDS = (*store.REQUIRED, "policy_ids", "reward_parts")  # of every transition
 QUALITIES = ("random", "medium", "medium-replay", "medium-expert", "expert")
-EXPERT_SCORE = {"halfcheetah": 75.0, "hopper": 95.0, "walker2d": 95.0}  # below, no policy is an expert
+# A policy that scores less is not called an expert.
+EXPERT_SCORE = {"halfcheetah": 75.0, "hopper": 95.0, "walker2d": 95.0}
 
 # D4RL's number of transitions: v2 files, its wiki's "Tasks" table; medium-replay to the next 1000.
 _SIZES = {"medium-expert": 2_000_000}
 _REPLAY_SIZES = {"halfcheetah": 202_000, "hopper": 402_000, "walker2d": 302_000}
 _SHARD = 50_000  # transitions at most
 _SLOTS = 32  # environments stepped together at most
-# Resets of data collection use seeds from here on; smaller ones are left to training and evaluation.
+# Data collection resets with seeds from here on; smaller ones are left to training and evaluation.
 _FIRST_RESET_SEED = 2**32
 
 Progress = Callable[[int, int], None]
@@ -75,7 +82,7 @@ class Shard:
 
 def tasks() -> tuple[str, ...]:
     """All task ids, those included whose data cannot be made (see :func:`missing`)."""
-    return tuple(f"{environment}-{quality}" for environment in ENVIRONMENTS for quality in QUALITIES)
+    return tuple(f"{name}-{quality}" for name in ENVIRONMENTS for quality in QUALITIES)
 
 
 def missing(task: str) -> str | None:
@@ -93,12 +100,9 @@ def missing(task: str) -> str | None:
             f"{task}: no behaviour policies are shipped for {environment}; train some with "
             f"python -m suites.datasets.ppo train {environment}"
         )
-    best = index["levels"]["expert"]["score"]
-    if "expert" in quality and best < EXPERT_SCORE[environment]:
-        return (
-            f"{task}: the best shipped policy scores {best:.0f}, below {EXPERT_SCORE[environment]:.0f}; "
-            f"use D4RL's file with --source d4rl, or {environment}-medium"
-        )
+    best, least = index["levels"]["expert"]["score"], EXPERT_SCORE[environment]
+    if "expert" in quality and best < least:
+        return f"{task}: the best shipped policy scores {best:.0f}, an expert at least {least:.0f}"
     return None
 
 
@@ -138,7 +142,12 @@ def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any
         "source": "local",
         "task": task,
         "env_id": ENVIRONMENTS[environment],
-        "recipe": {"version": RECIPE_VERSION, "segments": segments, "shard": _SHARD, "slots": _SLOTS},
+        "recipe": {
+            "version": RECIPE_VERSION,
+            "segments": segments,
+            "shard": _SHARD,
+            "slots": _SLOTS,
+        },
         "seed": seed,
         "transitions": size,
         "mujoco": version("mujoco"),
@@ -236,14 +245,14 @@ def _recipe(environment: str, quality: str) -> list[Segment]:
 
 
 def _shards(wanted: dict[str, Any]) -> list[Shard]:
-    """Divides the rows among the policies by their shares, and each policy's rows into even shards."""
+    """Divides the rows among the policies by their shares, and each one's into even shards."""
     share = np.cumsum([segment["share"] for segment in wanted["recipe"]["segments"]])
     edges = [0, *np.round(wanted["transitions"] * share / share[-1]).astype(int).tolist()]
     shards: list[Shard] = []
-    for policy_id, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        pieces = -(-(stop - start) // _SHARD)
+    for policy_id, (start, stop) in enumerate(pairwise(edges)):
+        pieces = math.ceil((stop - start) / _SHARD)
         cuts = np.linspace(start, stop, pieces + 1).round().astype(int).tolist()
-        for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        for first, last in pairwise(cuts):
             shards.append(Shard(len(shards), policy_id, first, last))
     return shards
 
@@ -252,9 +261,7 @@ def _make(wanted: dict[str, Any], folder: Path, jobs: int, progress: Progress) -
     from suites.envs import make_vector
 
     env = make_vector(wanted["env_id"], 1)
-    observation_shape, action_shape = env.observation_space.shape, env.action_space.shape
-    assert observation_shape is not None and action_shape is not None
-    columns = _columns(observation_shape[0], action_shape[0], len(env.reward_parts))
+    columns = _columns(env)
     env.close()
 
     rows = wanted["transitions"]
@@ -267,17 +274,18 @@ def _make(wanted: dict[str, Any], folder: Path, jobs: int, progress: Progress) -
         card = {
             **wanted,
             "columns": columns,
-            "observation_shape": list(observation_shape),
-            "action_shape": list(action_shape),
+            "observation_shape": list(env.observation_space.shape or ()),
+            "action_shape": list(env.action_space.shape or ()),
             "reward_parts": list(env.reward_parts),
             "horizon": env.horizon,
             "versions": {name: version(name) for name in ("mujoco", "gymnasium", "numpy")},
-            **_measure(store.Dataset(None, {"columns": columns}, table), wanted, env.horizon),
         }
-        store.seal(temporary, folder, card)
+        store.seal(temporary, folder, card | _measure(store.Dataset(None, card, table)))
 
 
-def _columns(observation: int, action: int, parts: int) -> dict[str, list[int]]:
+def _columns(env: VectorEnv) -> dict[str, list[int]]:
+    observation = math.prod(env.observation_space.shape or ())
+    action = math.prod(env.action_space.shape or ())
     return store.layout(
         {
             "observations": observation,
@@ -287,7 +295,7 @@ def _columns(observation: int, action: int, parts: int) -> dict[str, list[int]]:
             "terminations": 1,
             "truncations": 1,
             "policy_ids": 1,
-            "reward_parts": parts,
+            "reward_parts": len(env.reward_parts),
         }
     )
 
@@ -302,8 +310,7 @@ def _play_all(wanted: dict[str, Any], table: Path, jobs: int) -> Iterator[int]:
     # Spawned, not forked: the caller may have threads, and torch, in its process.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(shards)), mp_context=context) as pool:
-        futures: list[Future[int]] = [pool.submit(_play_into, table, wanted, shard) for shard in shards]
-        for future in as_completed(futures):
+        for future in as_completed([pool.submit(_play_into, table, wanted, s) for s in shards]):
             yield future.result()
 
 
@@ -314,19 +321,23 @@ def _play_into(path: Path, wanted: dict[str, Any], shard: Shard) -> int:
     if segment["policy"] != "random":
         file = _checkpoint(environment, segment["policy"])["file"]
         policy = Policy.load(behaviour.folder(environment) / file)
-    task = int.from_bytes(hashlib.sha256(wanted["task"].encode()).digest()[:8])
     table = np.load(path, mmap_mode="r+")
-    rows = play(
+    played = play(
         wanted["env_id"],
         policy,
         noise=segment["noise"],
         rows=shard.stop - shard.start,
-        entropy=(wanted["seed"], task, shard.number),
+        entropy=(wanted["seed"], task_entropy(wanted["task"]), shard.number),
         policy_id=shard.policy_id,
     )
-    table[shard.start : shard.stop] = rows
+    table[shard.start : shard.stop] = played.table
     table.flush()
-    return len(rows)
+    return len(played.table)
+
+
+def task_entropy(task: str) -> int:
+    """A number for each task, so that tasks share no episodes."""
+    return int.from_bytes(hashlib.sha256(task.encode()).digest()[:8])
 
 
 def play(
@@ -337,12 +348,12 @@ def play(
     rows: int,
     entropy: tuple[int, ...],
     policy_id: int = 0,
-) -> store.Table:
+) -> store.Dataset:
     """Plays whole episodes, in the order they began, until they fill ``rows`` rows.
 
     The last episode is cut to fit (its last row is a truncation). Episodes are numbered as they
-    begin, and nothing in the result depends on which of them ended sooner, so short episodes are not
-    preferred.
+    begin, and nothing in the result depends on which of them ended sooner, so short episodes are
+    not preferred.
 
     Args:
         env_id: an environment whose reward parts are known.
@@ -353,8 +364,8 @@ def play(
         policy_id: written into the rows.
 
     Returns:
-        ``[rows, D]``, columns as in :func:`_columns`. The reward is the float32 sum of the float32
-        parts, in their order: within float32's precision of the environment's float64 reward.
+        A dataset in memory. The reward is the float32 sum of the float32 parts, in their order:
+        within float32's precision of the environment's float64 reward.
     """
     from suites.envs import make_vector
 
@@ -362,21 +373,20 @@ def play(
     horizon = vector.horizon
     assert horizon is not None
     vector.close()
-    # So many slots that full-length episodes fill the rows in whole waves, and little is played in vain.
-    waves = -(-rows // (_SLOTS * horizon))
-    slots = max(1, -(-rows // (horizon * waves)))
+    # As many slots as let full-length episodes fill the rows in whole waves: few steps are wasted.
+    waves = math.ceil(rows / (_SLOTS * horizon))
+    slots = math.ceil(rows / (horizon * waves))
     vector = make_vector(env_id, slots)
-    assert vector.observation_space.shape is not None and vector.action_space.shape is not None
-    actions_wide = vector.action_space.shape[0]
-    columns = _columns(vector.observation_space.shape[0], actions_wide, len(vector.reward_parts))
+    columns = _columns(vector)
     width = columns["reward_parts"][1]
+    actions_wide = columns["actions"][1] - columns["actions"][0]
 
     def put(target: store.Table, field: str, values: npt.NDArray[Any]) -> None:
         start, stop = columns[field]
         target[:, start:stop] = values if values.ndim == 2 else values[:, None]
 
     running = np.full(slots, -1)  # number of the episode in each slot, -1 if the slot is free
-    observations = np.zeros((slots, *vector.observation_space.shape))
+    observations = np.zeros((slots, *(vector.observation_space.shape or ())))
     draws = np.zeros((slots, horizon, actions_wide), np.float32)
     buffers = np.zeros((slots, horizon, width), np.float32)
     row = np.zeros((slots, width), np.float32)
@@ -389,7 +399,8 @@ def play(
         if played < rows:
             for slot in np.flatnonzero(running < 0).tolist():
                 generator = np.random.default_rng(np.random.SeedSequence([*entropy, begun]))
-                observations[slot] = vector.reset(slot, _FIRST_RESET_SEED + int(generator.integers(2**31)))
+                reset_seed = _FIRST_RESET_SEED + int(generator.integers(2**31))
+                observations[slot] = vector.reset(slot, reset_seed)
                 if policy is None:
                     draws[slot] = generator.uniform(-1.0, 1.0, draws[slot].shape)
                 else:
@@ -433,41 +444,40 @@ def play(
     table = np.concatenate([finished[episode] for episode in range(last + 1)])[:rows]
     if not table[-1, columns["terminations"][0]]:
         table[-1, columns["truncations"][0]] = 1.0
-    return table
+    return store.Dataset(None, {"columns": columns, "horizon": horizon}, table)
 
 
-def _measure(data: store.Dataset, wanted: dict[str, Any], horizon: int | None) -> dict[str, Any]:
+def _measure(data: store.Dataset) -> dict[str, Any]:
     """What the card says about returns: measured on complete episodes, never assumed."""
-    minimum, maximum, source = reference(_split(wanted["task"])[0])
-    fields = [data.column(name) for name in ("rewards", "terminations", "truncations")]
-    returns, lengths = store.episodes(*fields, horizon)
+    outcome = [data.column(name) for name in ("rewards", "terminations", "truncations")]
+    horizon = data.card["horizon"]
+    returns, lengths = store.episodes(*outcome, horizon)
     ids = data.column("policy_ids")
     policies = []
-    for policy_id, segment in enumerate(wanted["recipe"]["segments"]):
-        rows = slice(*np.searchsorted(ids, [policy_id, policy_id + 1]).tolist())
-        own, _ = store.episodes(*(values[rows] for values in fields), horizon)
+    for policy_id, segment in enumerate(data.card["recipe"]["segments"]):
+        start, stop = np.searchsorted(ids, [policy_id, policy_id + 1])
+        own, _ = store.episodes(*(values[start:stop] for values in outcome), horizon)
         policies.append(
             {
                 "id": policy_id,
                 "name": segment["policy"],
                 "checkpoint": segment["sha256"],
                 "noise": segment["noise"],
-                "share": (rows.stop - rows.start) / len(ids),
+                "share": float(stop - start) / len(ids),
                 "episodes": len(own),
                 "return_mean": float(own.mean()) if len(own) else None,
             }
         )
+    minimum, maximum, source = reference(_split(data.card["task"])[0])
+    summary = {"episodes": len(returns), "policies": policies, "score_reference": source}
     if not len(returns):
-        return {"episodes": 0, "policies": policies, "score_reference": source}
-    return {
-        "episodes": len(returns),
+        return summary
+    return summary | {
         "return_mean": float(returns.mean()),
         "return_std": float(returns.std()),
         "return_best": float(returns.max()),
         "return_worst": float(returns.min()),
-        "return_quantiles": np.quantile(returns, np.linspace(0, 1, 11)).tolist(),
+        "return_deciles": np.quantile(returns, np.linspace(0, 1, 11)).tolist(),
         "length_mean": float(lengths.mean()),
         "score_mean": float(normalized_score(returns.mean(), minimum, maximum)),
-        "score_reference": source,
-        "policies": policies,
     }

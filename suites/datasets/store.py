@@ -4,8 +4,8 @@
 read, so that several worker processes share one copy in the page cache, and a batch is one gather
 of rows. The card's ``columns`` say which columns ``[start, stop)`` hold which field.
 
-Rows are in the order of time. An episode ends where ``terminations`` or ``truncations`` is 1, and at
-the end of the table.
+Rows are in the order of time. An episode ends where ``terminations`` or ``truncations`` is 1, and
+at the end of the table.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from results.record import to_json, write_atomically
 CARD_FILE = "card.json"
 TABLE_FILE = "transitions.npy"
 SCALARS = frozenset({"rewards", "terminations", "truncations", "policy_ids"})  # shown as [N]
-REQUIRED = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations")
+REQUIRED = (
+    "observations",
+    "actions",
+    "rewards",
+    "next_observations",
+    "terminations",
+    "truncations",
+)
 
 Table = npt.NDArray[np.float32]
 
@@ -67,7 +74,8 @@ class Dataset:
         """
         if field not in self.card["columns"]:
             known = ", ".join(self.fields)
-            raise DatasetError(f"dataset {self.card.get('id', '')}: no field {field}; it has {known}")
+            name = self.card.get("id", "")
+            raise DatasetError(f"dataset {name}: no field {field}; it has {known}")
         start, stop = self.card["columns"][field]
         return self.table[:, start] if field in SCALARS else self.table[:, start:stop]
 
@@ -92,16 +100,19 @@ def pack(fields: Mapping[str, npt.NDArray[Any]]) -> tuple[Table, dict[str, list[
     """Packs fields ``[N, ...]`` into one float32 table; returns it and its ``columns``.
 
     Raises:
-        DatasetError: if fields differ in length, a required one is missing, or a value is not finite.
+        DatasetError: if fields differ in length, one is missing, or a value is not finite.
     """
     absent = [name for name in REQUIRED if name not in fields]
     if absent:
-        raise DatasetError(f"a dataset needs the field {absent[0]}; it was given {', '.join(fields)}")
+        given = ", ".join(fields)
+        raise DatasetError(f"a dataset needs the field {absent[0]}; it was given {given}")
     rows = len(fields["observations"])
     flat = {}
     for name, values in fields.items():
         if len(values) != rows:
-            raise DatasetError(f"{name} has {len(values)} rows and observations have {rows}; give equally many")
+            raise DatasetError(
+                f"{name} has {len(values)} rows and observations have {rows}; give equally many"
+            )
         flat[name] = np.asarray(values, np.float32).reshape(rows, -1)
         if not np.isfinite(flat[name]).all():
             raise DatasetError(f"{name} holds NaN or infinity; remove those transitions")
@@ -126,7 +137,7 @@ def draft(folder: Path, rows: int, width: int) -> Iterator[Path]:
 
 
 def seal(temporary: Path, folder: Path, card: Mapping[str, Any]) -> Dataset:
-    """Completes a draft: adds size and sha256 to the card and moves it to ``folder`` in one step."""
+    """Completes a draft: adds size and sha256 to the card, and moves it to ``folder``."""
     path = temporary / TABLE_FILE
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
@@ -177,7 +188,9 @@ def load(folder: Path, verify: bool = False) -> Dataset:
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetError(f"{card_path}: no such file; make the dataset again") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise DatasetError(f"{card_path}: not a dataset's card; delete the folder and make it again") from None
+        raise DatasetError(
+            f"{card_path}: not a dataset's card; delete the folder and make it again"
+        ) from None
     try:
         table = np.load(table_path, mmap_mode="c", allow_pickle=False)  # torch wants it writable
     except FileNotFoundError:
@@ -190,17 +203,20 @@ def load(folder: Path, verify: bool = False) -> Dataset:
             f"{(rows, width)}; delete the folder and make it again"
         )
     if verify and _sha256(table_path) != sha256:
-        raise DatasetError(f"{table_path}: differs from its sha256; delete the folder and make it again")
+        raise DatasetError(
+            f"{table_path}: differs from its sha256; delete the folder and make it again"
+        )
     return Dataset(folder, card, table)
 
 
 def episodes(
     rewards: Table, terminations: Table, truncations: Table, horizon: int | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Returns and lengths of the complete episodes of a table, all arguments ``[N]``.
+    """Returns (raw units) and lengths (steps) of the complete episodes; columns are ``[N]``.
 
-    An episode is complete if the environment ended it or it reached the time limit; one that the end
-    of a table or of a collection run cut is not. Without a time limit every truncation counts.
+    An episode is complete if the environment ended it or it reached the time limit ``horizon``; one
+    that the end of a table or of a collection run cut is not. Without a time limit every truncation
+    counts.
     """
     ended = np.flatnonzero((terminations > 0) | (truncations > 0))
     if not ended.size:

@@ -22,11 +22,13 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 DIRECT = frozenset(
-    f"{name}-{version}" for name in ("Hopper", "HalfCheetah", "Walker2d") for version in ("v4", "v5")
+    f"{robot}-{version}"
+    for robot in ("Hopper", "HalfCheetah", "Walker2d")
+    for version in ("v4", "v5")
 )
 
-# Hopper and Walker2d clip the joint velocities they show; gymnasium writes the bound as a literal in
-# `_get_obs` (gymnasium 1.4.0, envs/mujoco/hopper_v5.py and walker2d_v5.py).
+# Hopper and Walker2d clip the joint velocities they show; gymnasium writes the bound as a literal
+# in `_get_obs` (gymnasium 1.4.0, envs/mujoco/hopper_v5.py and walker2d_v5.py).
 _SHOWN_VELOCITY = 10.0
 
 
@@ -72,7 +74,7 @@ class VectorEnv(Protocol):
         ...
 
     def step(self, actions: npt.NDArray[Any], active: Flags | None = None) -> VectorStep:
-        """Steps the slots that are ``active`` ``[E]`` (all by default) with ``actions`` ``[E, *A]``.
+        """Steps the ``active`` slots ``[E]``, all by default, with ``actions`` ``[E, *A]``.
 
         Raises:
             ValueError: if ``actions`` has not one row per slot, or a slot was never reset.
@@ -123,7 +125,7 @@ class _Slots:
         active = np.ones(self.count, bool) if active is None else np.asarray(active, bool)
         waiting = np.flatnonzero(active & ~self._reset)
         if waiting.size:
-            raise ValueError(f"{self.env_id}: slot {waiting[0]} was never reset; reset it before stepping")
+            raise ValueError(f"{self.env_id}: slot {waiting[0]} was never reset; reset it first")
         return active
 
 
@@ -131,9 +133,9 @@ class DirectMujoco(_Slots):
     """Hopper, HalfCheetah and Walker2d (-v4 and -v5), stepped on MuJoCo itself.
 
     One model is shared, every slot has its own simulation state, and observations, rewards and
-    health are computed for all slots at once. Every constant is read from the gymnasium environment,
-    which also performs the resets. The arithmetic keeps gymnasium's order and types, so that all
-    results are equal to the last bit; ``tests/suites/test_mujoco.py`` compares them.
+    health are computed for all slots at once. Every constant is read from the gymnasium
+    environment, which also performs the resets. The arithmetic keeps gymnasium's order and types,
+    so that all results are equal to the last bit; ``tests/suites/test_mujoco.py`` compares them.
     """
 
     def __init__(self, env_id: str, count: int) -> None:
@@ -145,12 +147,11 @@ class DirectMujoco(_Slots):
         self._falls = hasattr(base, "_healthy_z_range")
         # -v4 pays for health on the step that ends an episode too, -v5 does not.
         self._pays_the_fallen = env_id.endswith("-v4")
-        self.reward_parts = ("forward", "survive", "control") if self._falls else ("forward", "control")
+        self.reward_parts = ("forward", *["survive"] * self._falls, "control")
 
         model = base.model
         self._states = [mujoco.MjData(model) for _ in range(count)]
-        # Views into the simulation states; fetching them anew at every step would cost as much as
-        # a tenth of the physics.
+        # Views into the simulation states: making them anew at every step is slow.
         self._ctrl = [state.ctrl for state in self._states]
         self._qpos_views = [state.qpos for state in self._states]
         self._qvel_views = [state.qvel for state in self._states]
@@ -194,8 +195,10 @@ class DirectMujoco(_Slots):
         )
 
     def _observations(self) -> Floats:
-        speeds = np.clip(self._qvel, -_SHOWN_VELOCITY, _SHOWN_VELOCITY) if self._falls else self._qvel
-        return np.concatenate((self._qpos[:, 1:], speeds), axis=1)
+        shown = self._qvel
+        if self._falls:
+            shown = np.clip(shown, -_SHOWN_VELOCITY, _SHOWN_VELOCITY)
+        return np.concatenate((self._qpos[:, 1:], shown), axis=1)
 
     def _reward_parts(self, before: Floats, actions: npt.NDArray[Any]) -> tuple[Floats, Flags]:
         """The parts ``[E, C]`` of the reward, and which slots ``[E]`` are healthy."""
@@ -237,7 +240,7 @@ class GymnasiumLoop(_Slots):
         shape = self.observation_space.shape
         if shape is None:
             kind = type(self.observation_space).__name__
-            raise ValueError(f"{env_id}: observations are a {kind}; wrap it so that they are one array")
+            raise ValueError(f"{env_id}: observations are a {kind}; wrap it to show one array")
         self._observations = np.zeros((count, *shape))
 
     def reset(self, index: int, seed: int) -> Floats:

@@ -1,0 +1,183 @@
+"""How fast agents and environments are here, measured in a process of its own.
+
+Agents may be anybody's code: one that raises or kills its process must not take the planner along,
+and workers' settings (threads, memory) should hold while measuring. Jobs come in on standard input
+as one JSON list; a JSON line goes out per job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from suites.job import Job
+from suites.launch import WORKER_ENVIRONMENT
+
+MEASURE_SECONDS = 0.3  # per number
+MEASURE_CALLS = 3  # at least, however slow
+WARM_CALLS = 3
+EPISODES = 10  # environments stepped side by side
+TIMEOUT = 120.0  # for all of it
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds per gradient update of a stack, per ``act`` of it, and per environment step."""
+
+    update: float
+    act: float
+    env_step: float
+
+
+def measure(jobs: list[Job]) -> list[Speed | None]:
+    """Measures one job after another; None for one that fails."""
+    found: list[Speed | None] = []
+    while len(found) < len(jobs):
+        rest = jobs[len(found) :]
+        try:
+            answer = subprocess.run(
+                [sys.executable, "-m", "suites.measure"],
+                input=json.dumps([asdict(job) for job in rest]),
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                env={**os.environ, **WORKER_ENVIRONMENT},
+            )
+            lines, died = answer.stdout.splitlines(), answer.returncode != 0
+        except subprocess.TimeoutExpired:
+            lines, died = [], True
+        for line in lines:
+            values = json.loads(line)
+            found.append(None if values is None else Speed(**values))
+        if died and len(found) < len(jobs):
+            found.append(None)  # the one that it died of
+    return found
+
+
+def main() -> None:
+    """Measures the jobs on standard input."""
+    protocol = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    env_steps: dict[str, float] = {}
+    for values in json.load(sys.stdin):
+        job = Job(**values)
+        env_id = job.task["env_id"]
+        try:
+            if env_id not in env_steps:
+                env_steps[env_id] = _env_step(env_id)
+            update, act = _agent(job) if job.kind == "train" else (0.0, 0.0)
+            protocol.write(json.dumps(asdict(Speed(update, act, env_steps[env_id]))) + "\n")
+        except Exception:
+            protocol.write("null\n")
+
+
+def _env_step(env_id: str) -> float:
+    from suites.envs import make_vector
+
+    env = make_vector(env_id, EPISODES)
+    rng = np.random.default_rng(0)
+    low, high = env.action_space.low, env.action_space.high
+    for i in range(EPISODES):
+        env.reset(i, i)
+    steps, started = 0, time.perf_counter()
+    while time.perf_counter() - started < MEASURE_SECONDS:
+        played = env.step(rng.uniform(low, high, (EPISODES, *low.shape)))
+        steps += EPISODES
+        for i in np.flatnonzero(played.terminations | played.truncations):
+            env.reset(int(i), steps + int(i))
+    env.close()
+    return (time.perf_counter() - started) / steps
+
+
+def _agent(job: Job) -> tuple[float, float]:
+    import torch
+
+    from baselines.common import Noise
+    from baselines.registry import Registry, make_config, needs_of
+    from suites.datasets.sampler import Sampler
+    from suites.datasets.transforms import Transform
+    from suites.train import make_spec
+
+    torch.set_num_threads(1)
+    cls = Registry(job.plugins).get(job.agent["name"])
+    config = make_config(cls, job.agent["config"], job.name)
+    needs = needs_of(cls, config, job.name)
+    dataset = made_up_dataset(job.task["env_id"])
+    spec = make_spec(job, dataset)
+    agent = cls(spec, config, job.seeds)
+    sampler = Sampler(dataset, needs, Transform.fit(dataset, needs), job.seeds, spec)
+    update = 0.0
+    if job.updates:
+        phase = spec.phases[0].name
+        update = _seconds_per_call(lambda: agent.update(sampler.sample(), phase))
+    shape, dtype = (len(job.seeds), EPISODES), spec.torch_dtype()
+    observation = spec.observation_space.shape or ()
+    flags = torch.ones(shape, dtype=torch.bool, device=spec.device)
+    noise = Noise.for_episodes(
+        job.seeds, "evaluation", 0, range(EPISODES), device=spec.device, dtype=dtype
+    )
+    step: Any = {
+        "observations": torch.zeros(*shape, *observation, dtype=dtype, device=spec.device),
+        "rewards": torch.zeros(shape, dtype=dtype, device=spec.device),
+        "first": flags,
+        "active": flags,
+        "noise": noise,
+    }
+    with torch.no_grad():
+        return update, _seconds_per_call(lambda: agent.act(step))
+
+
+def made_up_dataset(env_id: str) -> Any:
+    """A small dataset of noise with an environment's shapes; only its speed is of interest."""
+    from suites.datasets import store
+    from suites.envs import make_vector
+
+    env = make_vector(env_id, 1)
+    rng, rows, length = np.random.default_rng(0), 4000, 100
+    observations = rng.standard_normal((rows, *(env.observation_space.shape or ())))
+    table, columns = store.pack(
+        {
+            "observations": observations,
+            "actions": rng.uniform(-0.9, 0.9, (rows, *(env.action_space.shape or ()))),
+            "rewards": rng.standard_normal(rows),
+            "next_observations": observations,
+            "terminations": np.zeros(rows),
+            "truncations": (np.arange(rows) % length == length - 1).astype(float),
+            "policy_ids": rng.integers(0, 3, rows),
+            "reward_parts": rng.standard_normal((rows, max(1, len(env.reward_parts)))),
+        }
+    )
+    card = {
+        "columns": columns,
+        "reward_parts": list(env.reward_parts),
+        "policies": [{}, {}, {}],
+        "transitions": rows,
+        "episodes": rows // length,
+        "return_mean": 0.0,
+        "return_best": 1.0,
+        "return_worst": -1.0,
+    }
+    env.close()
+    return store.Dataset(None, card, table)
+
+
+def _seconds_per_call(call: Callable[[], object]) -> float:
+    for _ in range(WARM_CALLS):
+        call()
+    calls, started = 0, time.perf_counter()
+    while calls < MEASURE_CALLS or time.perf_counter() - started < MEASURE_SECONDS:
+        call()
+        calls += 1
+    return (time.perf_counter() - started) / calls
+
+
+if __name__ == "__main__":
+    main()

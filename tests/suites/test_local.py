@@ -1,0 +1,227 @@
+"""Local datasets: reproducible bytes, honest cards, a cache that heals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from suites.datasets import behaviour, local, store
+from suites.datasets.behaviour import Policy
+from suites.datasets.store import DatasetError
+from suites.envs.mujoco import make_one
+
+MAKEABLE = [task for task in local.tasks() if local.missing(task) is None]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FASTQ_BENCH_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def made(task: str, size: int, **options: int) -> store.Dataset:
+    return store.load(local.ensure(task, size, **options), verify=True)
+
+
+def test_there_are_fifteen_tasks_of_d4rls_sizes() -> None:
+    assert len(local.tasks()) == 15
+    assert local.default_size("hopper-medium") == 1_000_000
+    assert local.default_size("walker2d-medium-expert") == 2_000_000
+    assert 200_000 <= local.default_size("halfcheetah-medium-replay") <= 402_000
+
+
+@pytest.mark.parametrize("task", ["hopper-medium-replay", "walker2d-medium-expert", "halfcheetah-medium"])
+def test_the_core_tasks_can_be_made(task: str) -> None:
+    assert task in MAKEABLE
+
+
+@pytest.mark.parametrize("environment", local.ENVIRONMENTS)
+def test_shipped_policies(environment: str) -> None:
+    index = behaviour.index(environment)
+    assert index is not None
+    folder = behaviour.folder(environment)
+    for entry in index["checkpoints"]:
+        assert behaviour.sha256(folder / entry["file"]) == entry["sha256"]
+        for name, array in np.load(folder / entry["file"], allow_pickle=False).items():
+            assert array.dtype == (np.float32 if name in ("mean", "std") else np.float16)
+    steps = [entry["steps"] for entry in index["checkpoints"]]
+    medium = index["levels"]["medium"]["checkpoint"]
+    assert steps == sorted(steps)
+    assert [entry["name"] for entry in index["checkpoints"]].index(medium) >= 20
+
+
+def test_policy_survives_its_file(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+
+    def numbers(*shape: int) -> np.ndarray:
+        return generator.normal(size=shape).astype(np.float16).astype(np.float32)
+
+    policy = Policy((numbers(3, 4), numbers(4, 2)), (numbers(4), numbers(2)), *(numbers(n) for n in (2, 3)), np.ones(3, np.float32))
+    policy.save(tmp_path / "policy.npz")
+    observations = generator.normal(size=(5, 3))
+    again = Policy.load(tmp_path / "policy.npz")
+    actions = again.act(observations, 3.0)
+    np.testing.assert_array_equal(policy.act(observations, 3.0), actions)
+    assert actions.dtype == np.float32
+    assert np.abs(actions).max() <= 1.0
+
+
+@pytest.mark.parametrize("task", MAKEABLE)
+def test_every_task_can_be_made(task: str) -> None:
+    size = 1500 if "replay" in task else 3000
+    data = made(task, size)
+    card = data.card
+    assert data.table.shape[0] == card["transitions"] == size
+    assert card["task"] == task
+    assert card["id"] == local.identity(task, size)["id"]
+    parts, rewards = data.column("reward_parts"), data.column("rewards")
+    assert len(card["reward_parts"]) == parts.shape[1]
+    np.testing.assert_array_equal(np.add.accumulate(parts, axis=1)[:, -1], rewards)
+    assert np.abs(data.column("actions")).max() <= 1.0
+    ids = data.column("policy_ids")
+    assert (np.diff(ids) >= 0).all()
+    assert np.unique(ids).tolist() == [policy["id"] for policy in card["policies"]]
+    assert sum(policy["share"] for policy in card["policies"]) == pytest.approx(1)
+    returns, lengths = store.episodes(
+        rewards, data.column("terminations"), data.column("truncations"), card["horizon"]
+    )
+    assert card["episodes"] == len(returns)
+    if len(returns):
+        assert card["return_mean"] == pytest.approx(returns.mean())
+        assert card["length_mean"] == pytest.approx(lengths.mean())
+    starts = data.episode_starts
+    inside = np.setdiff1d(np.arange(size - 1), starts - 1)
+    np.testing.assert_array_equal(
+        data.column("next_observations")[inside], data.column("observations")[inside + 1]
+    )
+    assert data.column("truncations")[-1] + data.column("terminations")[-1] >= 1
+
+
+def test_medium_replay_shares_follow_the_learner() -> None:
+    segments = local.identity("hopper-medium-replay")["recipe"]["segments"]
+    index = behaviour.index("hopper")
+    assert index is not None
+    steps = [entry["steps"] for entry in index["checkpoints"]]
+    assert len(segments) >= 20
+    assert [s["share"] for s in segments] == np.diff(steps)[: len(segments)].tolist()
+    assert {s["noise"] for s in segments} == {1.0}
+
+
+def test_replays_in_gymnasium() -> None:
+    """The stored actions, replayed in gymnasium from the episode's seed, give the stored rows."""
+    data = made("hopper-random", 600)
+    env = make_one("Hopper-v5")
+    generator = np.random.default_rng(
+        np.random.SeedSequence([0, local.task_entropy("hopper-random"), 0, 0])
+    )
+    observation, _ = env.reset(seed=2**32 + int(generator.integers(2**31)))
+    for row in range(int(data.episode_starts[1])):
+        np.testing.assert_array_equal(data.column("observations")[row], observation.astype(np.float32))
+        observation, reward, terminated, _, _ = env.step(data.column("actions")[row])
+        assert data.column("rewards")[row] == pytest.approx(reward, abs=1e-6)
+        assert data.column("terminations")[row] == terminated
+
+
+def test_bytes_do_not_depend_on_jobs(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    task = "hopper-medium-expert"
+    alone = made(task, 1500)
+    assert alone.card["sha256"] == made(task, 1500).card["sha256"]
+    monkeypatch.setenv("FASTQ_BENCH_CACHE", str(cache / "other"))
+    calls: list[tuple[int, int]] = []
+    folder = local.ensure(task, 1500, jobs=2, progress=lambda *call: calls.append(call))
+    assert store.load(folder).card["sha256"] == alone.card["sha256"]
+    assert calls == [(750, 1500), (1500, 1500)]
+
+
+def test_seeds_and_sizes_are_other_datasets() -> None:
+    one, two = made("hopper-random", 300), made("hopper-random", 300, seed=1)
+    assert not np.array_equal(one.table, two.table)
+    ids = {
+        local.identity("hopper-random", size, seed)["id"] for size in (300, 301) for seed in (0, 1)
+    }
+    assert len(ids) == 4
+
+
+def test_short_episodes_are_not_preferred() -> None:
+    """Episodes are stored in the order they began: a longer table begins with the shorter one."""
+    short = local.play("Hopper-v5", None, noise=1.0, rows=200, entropy=(5,)).table
+    long = local.play("Hopper-v5", None, noise=1.0, rows=3000, entropy=(5,)).table
+    np.testing.assert_array_equal(short[:-1], long[:199])
+
+
+def test_full_length_episodes_end_by_the_time_limit() -> None:
+    data = local.play("HalfCheetah-v5", None, noise=1.0, rows=1500, entropy=(1,))
+    assert np.flatnonzero(data.column("truncations")).tolist() == [999, 1499]
+    _, lengths = store.episodes(
+        data.column("rewards"), data.column("terminations"), data.column("truncations"), 1000
+    )
+    assert lengths.tolist() == [1000]
+
+
+def test_cache_heals() -> None:
+    assert not local.is_cached("hopper-random", 300)
+    folder = local.ensure("hopper-random", 300)
+    assert local.is_cached("hopper-random", 300)
+    before = (folder / store.TABLE_FILE).read_bytes()
+
+    damaged = bytearray(before)
+    damaged[-1] ^= 1
+    (folder / store.TABLE_FILE).write_bytes(damaged)
+    local.ensure("hopper-random", 300)
+    assert (folder / store.TABLE_FILE).read_bytes() == before
+
+    (folder / store.CARD_FILE).unlink()
+    assert not local.is_cached("hopper-random", 300)
+    local.ensure("hopper-random", 300)
+    assert local.is_cached("hopper-random", 300)
+
+    stamp = (folder / store.TABLE_FILE).stat().st_mtime_ns
+    local.ensure("hopper-random", 300)
+    assert (folder / store.TABLE_FILE).stat().st_mtime_ns == stamp
+
+
+def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert local.cache_root() == tmp_path
+    monkeypatch.delenv("FASTQ_BENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert local.cache_root() == tmp_path / "xdg" / "fastq-bench"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert local.cache_root() == Path.home() / ".cache" / "fastq-bench"
+
+
+def test_wrong_names_and_sizes() -> None:
+    with pytest.raises(DatasetError, match="did you mean hopper-medium-replay?"):
+        local.identity("hopper-medium-reply")
+    with pytest.raises(DatasetError, match="size is 0; ask for at least one transition"):
+        local.ensure("hopper-random", 0)
+
+
+def test_an_expert_that_is_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = json.loads(json.dumps(behaviour.index("hopper")))
+    index["levels"]["expert"]["score"] = 60.0
+    monkeypatch.setattr(behaviour, "index", lambda environment: index)
+    for task in ("hopper-expert", "hopper-medium-expert"):
+        assert local.missing(task) == f"{task}: the best shipped policy scores 60, an expert at least 95"
+    assert local.missing("hopper-medium-replay") is None
+    with pytest.raises(DatasetError, match="scores 60"):
+        local.ensure("hopper-expert", 100)
+    monkeypatch.setattr(behaviour, "index", lambda environment: None)
+    assert "no behaviour policies are shipped" in str(local.missing("hopper-medium"))
+    assert local.missing("hopper-random") is None
+
+
+def test_identity_needs_neither_torch_nor_mujoco() -> None:
+    program = (
+        "import sys; from suites.datasets import local; [local.missing(t) for t in local.tasks()];"
+        "local.identity('hopper-random'); local.is_cached('hopper-random');"
+        "print([name for name in ('torch', 'mujoco', 'gymnasium') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

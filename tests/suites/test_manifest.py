@@ -1,0 +1,162 @@
+"""Every mistake in a manifest or on the command line is one sentence, before any compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from baselines.config import UsageError
+from suites.catalog import TASKS
+from suites.cli import main
+from suites.manifest import load_budgets, load_suite, shipped
+
+GOOD = "tasks: [hopper-medium]\nagents: [bc]\n"
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_shipped_suites_read_and_their_sizes() -> None:
+    suites = {name: load_suite(name) for name in shipped()}
+    assert {name: len(suite.tasks) for name, suite in suites.items()} == {
+        "core3": 3,
+        "mujoco_9": 9,
+        "mujoco_all": 15,
+    }
+    assert set(suites["mujoco_all"].tasks) == set(TASKS)
+    for suite in suites.values():
+        assert list(suite.arms) == ["bc", "td3_bc", "iql"]
+        assert suite.tasks[:3] == load_suite("core3").tasks  # what tells most comes first
+
+
+def test_shipped_budgets() -> None:
+    budgets = load_budgets()
+    assert list(budgets) == ["smoke", "quick", "standard", "full"]
+    assert budgets["quick"].updates == 20_000
+    assert budgets["quick"].seeds == 3
+    assert [name for name, budget in budgets.items() if budget.meaningless] == ["smoke"]
+
+
+def test_labels_with_settings(tmp_path: Path) -> None:
+    suite = load_suite(
+        write(tmp_path, "tasks: [hopper-medium]\nagents: {bc: , a1: {agent: td3_bc, config: {alpha: 1}}}")
+    )
+    assert suite.arms["bc"].agent == "bc"
+    assert suite.arms["a1"].agent == "td3_bc"
+    assert suite.arms["a1"].config == {"alpha": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tasks: [hopper-medum]\nagents: [bc]", ["tasks[0]", "hopper-medum", 'mean "hopper-medium"']),
+        ("tasks: [hopper-medium, hopper-medium]\nagents: [bc]", ["tasks[1]", "twice"]),
+        ("tasks: hopper-medium\nagents: [bc]", ["tasks must be a list", "hopper-medium"]),
+        ("tasks: []\nagents: [bc]", ["tasks is empty"]),
+        ("agents: [bc]", ['"tasks" is missing']),
+        ("tasks: [hopper-medium]", ['"agents" is missing']),
+        (GOOD + "budgt: quick", ["budgt", 'mean "budget"']),
+        (GOOD + "budget: quik", ["budget", "quik", 'mean "quick"']),
+        (GOOD + "budgets: {b: {updates: many, seeds: 1}}", ["budgets.b", "missing"]),
+        (
+            GOOD + "budgets: {b: {updates: many, seeds: 1, evaluations: 1, "
+            "evaluation_episodes: 1, final_episodes: 1}}",
+            ["budgets.b: updates must be int", "many"],
+        ),
+        (
+            GOOD + "budgets: {b: {updates: 5, seeds: 0, evaluations: 1, "
+            "evaluation_episodes: 1, final_episodes: 1}}",
+            ["budgets.b", "seeds must be at least 1"],
+        ),
+        (
+            GOOD + "budgets: {b: {updates: 5, seeds: true, evaluations: 1, "
+            "evaluation_episodes: 1, final_episodes: 1}}",
+            ["budgets.b: seeds must be int", "true"],
+        ),
+        ("tasks: [hopper-medium]\nagents: {bc: {confg: {}}}", ["agents.bc", "confg", 'mean "config"']),
+        ("tasks: [hopper-medium]\nagents: {bc: 3}", ["agents.bc", "mapping"]),
+        ("tasks: [hopper-medium]\nagents: [3]", ["agents[0]", "name"]),
+        ("tasks: [hopper-medium]\nagents: [bc, bc]", ["agents[1]", "twice"]),
+        ("tasks: [hopper-medium]\nagents: {'../x': {agent: bc}}", ["label", "../x"]),
+        (
+            "tasks: [hopper-medium]\nagents: {bc: {phases: [{name: online, source: replay}]}}",
+            ["phases[0]", "only source"],
+        ),
+        (
+            "tasks: [hopper-medium]\nagents: {bc: {phases: [{name: a, updates: 2.0}]}}",
+            ["phases[0]", "share"],
+        ),
+        ("tasks: [hopper-medium\nagents: [bc]", ["line 2"]),
+        ("just words", ["mapping", "tasks", "agents"]),
+        ("!!python/object/apply:os.system [true]", ["mine.yaml", "line 1"]),
+    ],
+)
+def test_mistakes_name_file_key_and_remedy(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_suite(write(tmp_path, text))
+    message = str(caught.value)
+    assert "mine.yaml" in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mujoco_al"], ["unknown suite", 'mean "mujoco_all"']),
+        (["nowhere/mine.yaml"], ["nowhere/mine.yaml", "not there"]),
+        (["core3", "--budget", "quikc"], ["unknown budget", 'mean "quick"']),
+        (["core3", "--agents", "td3bc"], ["--agents", "unknown agent", 'mean "td3_bc"']),
+        (["core3", "--agents", "random"], ["unknown agent"]),
+        (["core3", "--tasks", "hoper-*"], ["--tasks", "unknown task"]),
+        (["core3", "--source", "locale"], ["unknown source", 'mean "local"']),
+        (["core3", "--seeds", "0"], ["--seeds"]),
+        (["core3", "--jobs", "0"], ["--jobs"]),
+        (["core3", "--stack", "-1"], ["--stack"]),
+        (["core3", "--device", "gpu"], ["--device", "unknown device"]),
+        (["core3", "--plugin", "not_there.py"], ["not_there.py", "not there"]),
+        (["core3", "--set", "alpha=1"], ["agent.key=value"]),
+        (["core3", "--set", "td3bc.alpha=1"], ["unknown agent", 'mean "td3_bc"']),
+        (["core3", "--set", "td3_bc.alhpa=1"], ["agents.td3_bc", 'mean "alpha"']),
+        (["core3", "--set", "td3_bc.alpha=high"], ["alpha must be float", "high"]),
+        (["core3", "--set", "td3_bc.policy_delay=1.5"], ["policy_delay must be int"]),
+        ([], ["name a suite"]),
+    ],
+)
+def test_command_line_mistakes(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    for word in words:
+        assert word in captured.err
+    assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+def test_unwritable_output_is_one_sentence(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert main([str(manifest), "--out", str(blocked / "runs")]) == 2
+    assert "cannot write there" in capsys.readouterr().err
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("mujoco_all", "smoke", "td3_bc", "local"):
+        assert name in shown

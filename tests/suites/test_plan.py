@@ -1,0 +1,144 @@
+"""Cells: identities, paths, what is skipped, and what counts as stale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baselines import bc
+from baselines.config import UsageError
+from suites.launch import record_failure
+from suites.plan import Options, SuitePlan, cell_path, make_plan
+
+
+def plan(manifest: Path, **options: Any) -> SuitePlan:
+    return make_plan(Options(str(manifest), out=manifest.parent / "runs", device="cpu", **options))
+
+
+def paths(made: SuitePlan, label: str) -> set[str]:
+    return {cell.path for cell in made.cells if cell.label == label}
+
+
+def test_grid(manifest: Path) -> None:
+    made = plan(manifest)
+    assert [row.label for row in made.rows] == ["random", "behaviour", "bc", "td3_bc", "iql"]
+    assert len(made.cells) == 2 * (2 + 3 * 2)
+    assert len({cell.path for cell in made.cells}) == len(made.cells)
+    assert [job.kind for job in made.jobs()].count("data") == 2
+    tasks = [job.task["id"] for job in made.jobs()]
+    assert tasks == sorted(tasks, key=["hopper-random", "walker2d-random"].index)
+
+
+def test_paths_depend_on_what_numbers_depend_on_and_nothing_else(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = paths(plan(manifest), "td3_bc")
+    assert paths(plan(manifest), "td3_bc") == here
+    assert paths(plan(manifest, stack=2, plugins=()), "td3_bc") == here
+    assert paths(plan(manifest, seeds=3), "td3_bc") > here
+    assert not paths(plan(manifest, settings=["td3_bc.alpha=1.0"]), "td3_bc") & here
+    assert paths(plan(manifest, settings=["td3_bc.alpha=2.5"]), "td3_bc") == here
+    assert paths(plan(manifest, settings=["iql.expectile=0.8"]), "td3_bc") == here
+    assert not paths(plan(manifest, precision="float64"), "td3_bc") & here
+    assert not paths(plan(manifest, budget="smoke"), "td3_bc") & here
+    before = paths(plan(manifest), "bc")
+    monkeypatch.setattr(bc.BC, "version", 99)
+    assert not paths(plan(manifest), "bc") & before
+
+
+def test_two_labels_of_one_config_share_their_cells(manifest: Path) -> None:
+    manifest.write_text(manifest.read_text().replace("[bc, td3_bc, iql]", "{bc: , twin: {agent: bc}}"))
+    made = plan(manifest)
+    assert paths(made, "bc") == paths(made, "twin")
+    trained = [path for job in made.jobs() if job.kind == "train" for path in job.paths]
+    assert len(trained) == len(set(trained))
+
+
+def test_stacks(manifest: Path) -> None:
+    def stacks(**options: Any) -> list[list[int]]:
+        jobs = plan(manifest, tasks=["hopper-random"], agents=["bc"], **options).jobs()
+        return [job.seeds for job in jobs if job.agent["label"] == "bc"]
+
+    assert stacks(seeds=3) == [[0], [1], [2]]
+    assert stacks(seeds=3, stack=2) == [[0, 1], [2]]
+    assert stacks(seeds=3, stack=9) == [[0, 1, 2]]
+
+
+def test_behaviour_cloning_is_always_there(manifest: Path) -> None:
+    assert [row.label for row in plan(manifest, agents=["iql"]).rows][-2:] == ["bc", "iql"]
+
+
+def test_missing_data_is_said_and_not_planned(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from suites.datasets import local
+
+    monkeypatch.setattr(
+        local, "missing", lambda task: "no such data" if task == "walker2d-random" else None
+    )
+    made = plan(manifest)
+    assert {cell.task for cell in made.cells} == {"hopper-random"}
+    assert [task["missing"] for task in made.to_plan().tasks] == [None, "no such data"]
+
+
+def test_done_failed_and_stale(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan(manifest, tasks=["hopper-random"], agents=["bc"])
+    jobs = [job for job in made.jobs() if job.agent["label"] == "bc"]
+    error = {"type": "ValueError", "message": "no", "traceback": "..."}
+    record_failure(jobs[0], error, 1.0)
+
+    again = plan(manifest, tasks=["hopper-random"], agents=["bc"])
+    states = {cell.seed: cell.state for cell in again.cells if cell.label == "bc"}
+    assert states == {0: "failed", 1: "todo"}
+    assert [job.seeds for job in again.jobs() if job.agent["label"] == "bc"] == [[1]]
+    retried = again.jobs(retry=True)
+    assert [job.seeds for job in retried if job.agent["label"] == "bc"] == [[0], [1]]
+
+    monkeypatch.setattr(bc.BC, "version", 7)
+    newer = plan(manifest, tasks=["hopper-random"], agents=["bc"])
+    assert [cell.state for cell in newer.cells if cell.label == "bc"] == ["todo", "todo"]
+    (stale,) = newer.stale
+    assert stale["path"] == jobs[0].paths[0]
+    assert "agent version 1, now 7" in stale["why"]
+    assert (newer.options.out / stale["path"]).is_dir()
+
+
+def test_a_damaged_record_counts_as_not_there(manifest: Path) -> None:
+    made = plan(manifest, tasks=["hopper-random"], agents=["bc"])
+    job = next(job for job in made.jobs() if job.agent["label"] == "bc")
+    record_failure(job, {"type": "E", "message": "m", "traceback": "t"}, 1.0)
+    record = made.options.out / job.paths[0] / "record.json"
+    record.write_bytes(record.read_bytes()[:100])
+    again = plan(manifest, tasks=["hopper-random"], agents=["bc"])
+    assert {cell.state for cell in again.cells if cell.label == "bc"} == {"todo"}
+
+
+def test_needs_are_matched_while_planning(manifest: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "wants.py"
+    plugin.write_text(
+        "from baselines.bc import BC\nfrom baselines.contract import Needs\n"
+        "class Wants(BC):\n"
+        "    @staticmethod\n"
+        "    def needs(config):\n"
+        "        return Needs(('observations', 'reward_partz'))\n"
+        "AGENTS = {'wants': Wants}\n"
+    )
+    with pytest.raises(UsageError, match='reward_partz.*mean "reward_parts"'):
+        plan(manifest, plugins=[str(plugin)])
+
+
+def test_what_the_source_lacks_is_refused(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from suites.datasets import local
+
+    monkeypatch.setattr(local, "FIELDS", ("observations", "actions"))
+    with pytest.raises(UsageError, match='agent "td3_bc" needs "rewards", which source "local"'):
+        plan(manifest)
+
+
+def test_paths_are_pure_functions(manifest: Path) -> None:
+    cell = next(cell for cell in plan(manifest).cells if cell.label == "iql")
+    copied = json.loads(json.dumps(cell.identity))
+    assert cell_path(copied, cell.seed) == cell.path
