@@ -39,7 +39,7 @@ _NAMED_GAPS = 5
 Kind = Literal["reference", "comparison", "shrunk", "foreign"]
 
 
-class IncompleteMatrix(ValueError):
+class IncompleteMatrixError(ValueError):
     """Runs are missing, so aggregates are refused; the message names them."""
 
 
@@ -68,11 +68,6 @@ class Comparison:
     tasks: list[str]
     groups: dict[str, list[int]]
     notes: list[str]
-
-    @property
-    def runs(self) -> int:
-        """Runs per task of the agent that has the fewest."""
-        return min(len(scores) for scores in self.scores.values())
 
 
 @dataclass(frozen=True)
@@ -149,7 +144,7 @@ def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comp
     of runs on every task of an agent, lowest seeds first, so that tasks keep equal weight.
 
     Raises:
-        IncompleteMatrix: if runs are missing and ``allow_missing`` is not set, or nothing is left.
+        IncompleteMatrixError: if runs are missing and ``allow_missing`` is not set, or nothing is left.
     """
     cells = scores_by_cell(runs)
     columns = agents(plan, runs)
@@ -158,7 +153,7 @@ def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comp
     ours = [agent.label for agent in columns if agent.kind == "comparison"]
     if not ours or not tasks:
         lacking = "agents at an unshrunk budget" if tasks else "tasks with data"
-        raise IncompleteMatrix(f"No aggregates: this plan has no {lacking}.")
+        raise IncompleteMatrixError(f"No aggregates: this plan has no {lacking}.")
 
     gaps = [
         f"{label} has {done}/{len(plan.seeds)} seeds on {task}"
@@ -168,7 +163,7 @@ def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comp
     ]
     if gaps and not allow_missing:
         more = f"; and {len(gaps) - _NAMED_GAPS} more gaps" if len(gaps) > _NAMED_GAPS else ""
-        raise IncompleteMatrix(
+        raise IncompleteMatrixError(
             f"No aggregates over an incomplete matrix: {'; '.join(gaps[:_NAMED_GAPS])}{more}. "
             "Finish these runs, or pass --allow-missing to aggregate over what is there."
         )
@@ -178,7 +173,7 @@ def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comp
         partial = [task for task in tasks if any((task, label) not in cells for label in ours)]
         tasks = [task for task in tasks if task not in partial]
         if not ours or not tasks:
-            raise IncompleteMatrix("No aggregates: no task has a finished run of every agent yet.")
+            raise IncompleteMatrixError("No aggregates: no task has a finished run of every agent yet.")
         notes += [f"{label} has no finished run and is left out." for label in idle]
         notes += [f"{task} lacks runs of some agents and is left out." for task in partial]
         notes.append(

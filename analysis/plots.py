@@ -210,7 +210,7 @@ def aggregate_intervals(rows: Sequence[AggregateRow], look: Mapping[str, Look]) 
             _rows_of_bars(axis, labels if i == 0 else [], len(rows))
             axis.set_title(name + " ↓" * (name == "Optimality gap"))
             axis.xaxis.set_major_locator(MaxNLocator(4))
-        _interval_note(figure, {row.estimate.runs for row in rows})
+        _interval_note(figure, {n: coverage(n) for n in {row.estimate.runs for row in rows}})
     return figure
 
 
@@ -229,7 +229,8 @@ def improvement_intervals(pairs: Sequence[Pair], look: Mapping[str, Look]) -> Fi
         axis.axvline(0.5, color=INK, linestyle=(0, (4, 3)), linewidth=1)
         axis.set_xlim(min(0.45, axis.get_xlim()[0]), 1.01)
         axis.set_title("Probability that a run of X scores above a run of Y on the same task")
-        _interval_note(figure, {pair.estimate.runs for pair in pairs})
+        counts = {pair.estimate.runs for pair in pairs}
+        _interval_note(figure, {n: coverage(n, "improvement") for n in counts})
     return figure
 
 
@@ -415,8 +416,8 @@ def _runs(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
 
 
-def _interval_note(figure: Figure, runs: set[int]) -> None:
-    """Says below the axes what the bars are worth."""
-    covers = ", ".join(f"{coverage(count)} with {_runs(count)}" for count in sorted(runs))
+def _interval_note(figure: Figure, covers_with: Mapping[int, str]) -> None:
+    """Says below the axes what the bars are worth, by number of runs."""
+    covers = ", ".join(f"{text} with {_runs(n)}" for n, text in sorted(covers_with.items()))
     text = f"bars: nominal {100 * CONFIDENCE:.0f} % intervals over runs; true coverage: {covers}"
     figure.text(0.5, 0.08 / figure.get_size_inches()[1], text, ha="center")

@@ -20,7 +20,7 @@ from analysis.comparison import (
     Agent,
     AggregateRow,
     Comparison,
-    IncompleteMatrix,
+    IncompleteMatrixError,
     Pair,
     aggregate_rows,
     compare,
@@ -64,7 +64,7 @@ def build(
     refusal, comparison = "", None
     try:
         comparison = compare(plan, runs, allow_missing)
-    except IncompleteMatrix as error:
+    except IncompleteMatrixError as error:
         refusal = str(error)
     rows = aggregate_rows(comparison) if comparison else []
     compared = pairs(comparison) if comparison else []

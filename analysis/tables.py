@@ -34,7 +34,8 @@ PERCENT_NOTE = (
 )
 AGGREGATE_NOTE = (
     f"Nominal {100 * CONFIDENCE:.0f} % percentile intervals from a stratified bootstrap over runs. "
-    "Runs: per task. Coverage: how often such an interval holds the truth with so few runs. "
+    "Runs: per task. Coverage: how often such an interval holds the truth with so few runs (the "
+    "median's less often). "
     f"Optimality gap: mean shortfall below {OPTIMALITY_THRESHOLD:.0f}, lower is better."
 )
 PAIR_NOTE = (
@@ -277,7 +278,7 @@ def aggregate_markdown(
                 pair.x,
                 pair.y,
                 str(pair.estimate.runs),
-                coverage(pair.estimate.runs),
+                coverage(pair.estimate.runs, "improvement"),
                 pair_text(pair),
                 p_value(pair.p),
                 p_value(pair.p_holm),

@@ -63,7 +63,7 @@ class Noise:
         out = torch.empty((len(self.generators), *shape), dtype=self.dtype, device=self.device)
         for row, generator in zip(out.unbind(0), self.generators, strict=True):
             fill(row, generator)
-        return out.reshape(*self.lead, *shape)
+        return out.reshape((*self.lead, *shape))
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers ``[*lead, *shape]``."""
@@ -79,7 +79,7 @@ class Noise:
             torch.randint(high, shape, generator=generator, device=self.device)
             for generator in self.generators
         ]
-        return torch.stack(rows).reshape(*self.lead, *shape)
+        return torch.stack(rows).reshape((*self.lead, *shape))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The generators' states, ``[sources, bytes]``."""
@@ -88,7 +88,7 @@ class Noise:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continues from ``state_dict``."""
         for generator, saved in zip(self.generators, state["generators"], strict=True):
-            generator.set_state(saved.cpu())
+            generator.set_state(saved.cpu().clone())  # set_state misreads a row of a larger tensor
 
 
 Parameters = dict[str, Tensor]

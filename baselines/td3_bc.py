@@ -31,6 +31,7 @@ class TD3BCConfig:
     policy_noise: float = 0.2  # std of target smoothing, in units of half the action range
     noise_clip: float = 0.5  # its clip, same units
     policy_delay: int = 2  # critic updates per policy and target update
+    exploration_noise: float = 0.1  # std when exploring, same units; Fujimoto et al. 2018, Table 3
     hidden: tuple[int, ...] = (256, 256)  # units per layer, actor and critics
     actor_lr: float = 3e-4  # Adam
     critic_lr: float = 3e-4  # Adam
@@ -58,15 +59,16 @@ class TD3BC(Stateful):
         self.actor_net = MLP((observation, *config.hidden, self.box.size))
         self.critic_net = TwinQ.build(observation, self.box.size, config.hidden)
 
-        placement = {"device": spec.device, "dtype": spec.torch_dtype()}
-        init = Noise.for_seeds(seeds, "init", **placement)
-        self.noise = Noise.for_seeds(seeds, "update", **placement)
+        dtype = spec.torch_dtype()
+        init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=dtype)
+        self.noise = Noise.for_seeds(seeds, "update", device=spec.device, dtype=dtype)
         self.actor, self.critic = self.actor_net.init(init), self.critic_net.init(init)
         self.actor_target = copy_parameters(self.actor)
         self.critic_target = copy_parameters(self.critic)
         self.actor_optimizer = Adam(self.actor, config.actor_lr)
         self.critic_optimizer = Adam(self.critic, config.critic_lr)
-        self.policy_metrics: Metrics = {}
+        zeros = torch.zeros(len(seeds), device=spec.device, dtype=dtype)
+        self.policy_metrics = {"actor_loss": zeros, "bc_loss": zeros.clone()}  # of the last update
         self.parts = {
             "actor": self.actor,
             "critic": self.critic,
@@ -74,6 +76,7 @@ class TD3BC(Stateful):
             "critic_target": self.critic_target,
             "actor_optimizer": self.actor_optimizer,
             "critic_optimizer": self.critic_optimizer,
+            "policy_metrics": self.policy_metrics,
             "noise": self.noise,
         }
 
@@ -118,7 +121,7 @@ class TD3BC(Stateful):
             self.actor_optimizer.step(actor_losses)
             polyak(self.critic_target, self.critic, self.config.tau)
             polyak(self.actor_target, self.actor, self.config.tau)
-            self.policy_metrics = {"actor_loss": actor_losses.detach(), "bc_loss": cloning.detach()}
+            self.policy_metrics.update(actor_loss=actor_losses.detach(), bc_loss=cloning.detach())
         return {
             "critic_loss": critic_losses.detach(),
             "q_mean": values.detach().mean((1, 2)),
@@ -128,4 +131,8 @@ class TD3BC(Stateful):
     def act(
         self, step: Step, memory: Memory | None = None, *, explore: bool = False
     ) -> tuple[Tensor, Memory | None]:
-        return self.box.scale(self.policy(self.actor, step["observations"]).detach()), None
+        unit = self.policy(self.actor, step["observations"]).detach()
+        if explore:
+            noise = step["noise"].normal(self.box.size)
+            unit = (unit + self.config.exploration_noise * noise).clamp(-1, 1)
+        return self.box.scale(unit), None

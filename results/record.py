@@ -75,7 +75,8 @@ class Record:
         budget: name, shrunk (True if this agent's size or steps are below its published ones and
             it is compared only with its like), meaningless (True for smoke), and the numbers.
         phases: list of phases as trained.
-        dataset: id, sha256, transitions, episodes, return_mean, return_std, score_mean, card fields.
+        dataset: id, sha256, transitions, episodes, return_mean, return_std, score_mean, and more
+            of the dataset's card.
         versions: python, torch, numpy, mujoco, gymnasium, platform, cpu, gpu, git commit and dirty.
         timing: data_s, training_s, evaluation_s, total_s, core_seconds (this seed's share of its
             stack), updates_per_s, peak_memory_mib.
@@ -193,14 +194,20 @@ def _read(path: Path, cls: type[Any], what: str) -> Any:
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise RecordError(f"{path}: not a readable {what}; delete it and run the suite again") from None
+        raise RecordError(
+            f"{path}: not a readable {what}; delete it and run the suite again"
+        ) from None
     names = {f.name for f in fields(cls)}
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
-        raise RecordError(f"{path}: this {what} has schema {found}, this version reads schema {SCHEMA}")
+        raise RecordError(
+            f"{path}: this {what} has schema {found}, this version reads schema {SCHEMA}"
+        )
     if set(content) != names:
         wrong = sorted(names ^ set(content))
-        raise RecordError(f"{path}: not a {what} of schema {SCHEMA} (differs in {', '.join(wrong)})")
+        raise RecordError(
+            f"{path}: not a {what} of schema {SCHEMA} (differs in {', '.join(wrong)})"
+        )
     return cls(**content)
 
 

@@ -126,6 +126,7 @@ class Policy:
         import torch
 
         from baselines.common import Noise
+        from suites.evaluate import clip_to
 
         observations = np.asarray(observations)
         single = observations.ndim == len(self._spec.observation_space.shape or ())
@@ -154,8 +155,7 @@ class Policy:
                 },
                 self._memory,
             )
-        space = self.action_space
-        chosen = np.clip(actions[self._index].numpy(), space.low, space.high).astype(space.dtype)
+        chosen = clip_to(self.action_space, actions[self._index].numpy())
         return np.asarray(chosen[0] if single else chosen)
 
 
@@ -179,4 +179,3 @@ def load_policy(path: str | Path) -> Policy:
     except Exception as error:
         raise UsageError(f"{file} cannot be read as a policy ({type(error).__name__})") from None
     return Policy(saved)
-

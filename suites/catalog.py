@@ -43,7 +43,11 @@ TASKS = {
 def _references() -> dict[str, tuple[float, float, str]]:
     text = (files("results") / "published" / "d4rl_reference_scores.csv").read_text("utf-8")
     return {
-        row["environment"]: (float(row["reference_min"]), float(row["reference_max"]), row["source"])
+        row["environment"]: (
+            float(row["reference_min"]),
+            float(row["reference_max"]),
+            row["source"],
+        )
         for row in csv.DictReader(text.splitlines())
     }
 

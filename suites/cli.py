@@ -35,10 +35,16 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("suite", nargs="?", help="a suite's name, or the path of your own manifest (.yaml)")
     verbs = result.add_mutually_exclusive_group()
-    verbs.add_argument("--list", action="store_true", help="list suites, budgets, agents and sources")
-    verbs.add_argument("--dry-run", action="store_true", help="print plan and estimate, run nothing")
+    verbs.add_argument(
+        "--list", action="store_true", help="list suites, budgets, agents and sources"
+    )
+    verbs.add_argument(
+        "--dry-run", action="store_true", help="print plan and estimate, run nothing"
+    )
     verbs.add_argument("--status", action="store_true", help="print what is done, failed and to do")
-    verbs.add_argument("--report", action="store_true", help="only write the report of what is done")
+    verbs.add_argument(
+        "--report", action="store_true", help="only write the report of what is done"
+    )
     verbs.add_argument("--retry", action="store_true", help="also run failed cells again")
     add("--budget", help="smoke, quick (default), standard, full, or one of your manifest's")
     add("--agents", type=_names, metavar="A,B", help="only these agents")
@@ -48,11 +54,40 @@ def parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, metavar="N", help="worker processes (default: one per core)")
     add("--device", default="auto", help="auto (default), cpu or cuda")
     add("--precision", default="float32", choices=("float32", "float64"), help="default: float32")
-    add("--stack", type=int, default=0, metavar="N", help="seeds trained together (default: 1 on a CPU, all on a GPU)")
-    add("--set", dest="settings", action="append", default=[], metavar="AGENT.KEY=VALUE", help="an agent's setting; may be repeated")
-    add("--plugin", dest="plugins", action="append", default=[], metavar="FILE", help="a Python file with AGENTS; may be repeated")
-    add("--out", type=Path, default=Path("results/runs"), help="output folder (default: results/runs)")
-    add("--allow-missing", action="store_true", help="aggregate over an incomplete matrix, marked as such")
+    add(
+        "--stack",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seeds trained together (default: 1 on a CPU, all on a GPU)",
+    )
+    add(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="AGENT.KEY=VALUE",
+        help="an agent's setting; may be repeated",
+    )
+    add(
+        "--plugin",
+        dest="plugins",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file with AGENTS; may be repeated",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path("results/runs"),
+        help="output folder (default: results/runs)",
+    )
+    add(
+        "--allow-missing",
+        action="store_true",
+        help="aggregate over an incomplete matrix, marked as such",
+    )
     return result
 
 
@@ -67,9 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _main(parser().parse_args(arguments), arguments, console)
     except UsageError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"error: {error}", markup=False
-        )
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return USAGE
 
 
@@ -114,7 +147,11 @@ def worker_count(jobs: int | None) -> int:
         UsageError: for fewer than one.
     """
     if jobs is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
     if jobs < 1:
         raise UsageError(f"--jobs must be at least 1, not {jobs}")
     return jobs
@@ -128,7 +165,9 @@ def list_everything(console: Console, plugins: Sequence[str]) -> int:
     console.print("[bold]suites[/bold]")
     for name in shipped():
         suite = load_suite(name)
-        console.print(f"  {name:<14}{suite.title} ({len(suite.tasks)} tasks; {', '.join(suite.arms)})")
+        console.print(
+            f"  {name:<14}{suite.title} ({len(suite.tasks)} tasks; {', '.join(suite.arms)})"
+        )
     console.print("[bold]budgets[/bold]")
     for name, budget in load_budgets().items():
         console.print(f"  {name:<14}{budget.title}")
@@ -157,7 +196,9 @@ def execute(
     _prepare_folder(plan)
     refresher = Refresher(plan, allow_missing)
     if todo:
-        console.print(f"results go to {plan.options.out}; the page grows at {plan.folder}/index.html")
+        console.print(
+            f"results go to {plan.options.out}; the page grows at {plan.folder}/index.html"
+        )
         with show.Monitor(console, todo, seconds, workers) as monitor:
 
             def listen(event: Event) -> None:
@@ -181,7 +222,7 @@ def _prepare_folder(plan: SuitePlan) -> None:
         write_plan(plan.folder, plan.to_plan())
     except OSError as error:
         raise UsageError(
-            f"--out {plan.options.out}: cannot write there ({error.strerror}); choose another folder"
+            f"--out {plan.options.out}: cannot write there ({error.strerror}); name another folder"
         ) from None
 
 
@@ -227,8 +268,6 @@ def report(console: Console, plan: SuitePlan, allow_missing: bool) -> int:
     page = build(plan.folder, plan.options.out, allow_missing=allow_missing)
     described = plan.to_plan()
     console.print(terminal(described, load(plan.options.out, described)))
-    for caveat in described.caveats:
-        console.print(caveat)
     console.print(f"report: {page}")
     failed = sum(cell.state == "failed" for cell in plan.cells)
     if failed:

@@ -39,7 +39,7 @@ def print_plan(console: Console, plan: SuitePlan) -> None:
     seeds = max(len(row.seeds) for row in rows)
     console.print(f"[bold]{plan.suite.title}[/bold]  ({plan.suite.name})")
     console.print(
-        f"budget {plan.budget_name}: {updates} updates, {seeds} {'seed' if seeds == 1 else 'seeds'}, "
+        f"budget {plan.budget_name}: {updates} updates, {seeds} seed{'s' if seeds > 1 else ''}, "
         f"{plan.budget.final_episodes} final episodes; data {plan.options.source}; "
         f"device {plan.device}, {plan.options.precision}"
     )
@@ -84,7 +84,9 @@ def print_estimate(console: Console, estimate: Estimate, workers: int, jobs: lis
 class Monitor:
     """Follows a run: progress bars in a terminal, plain lines elsewhere."""
 
-    def __init__(self, console: Console, jobs: list[Job], seconds: dict[str, float], workers: int) -> None:
+    def __init__(
+        self, console: Console, jobs: list[Job], seconds: dict[str, float], workers: int
+    ) -> None:
         self.console, self.total, self.workers = console, len(jobs), workers
         self.expected = seconds  # estimated core-seconds by job name
         self.finished = 0
@@ -149,7 +151,9 @@ class Monitor:
             self.bars.update(self.overall, note=f"about {self.eta()} left")
         elif time.monotonic() - self.spoken[event.slot] > QUIET_SECONDS:
             self.spoken[event.slot] = time.monotonic()
-            self.console.print(f"  ... {event.job.name}: {done:,}/{total:,} {note}; about {self.eta()} left")
+            self.console.print(
+                f"  ... {event.job.name}: {done:,}/{total:,} {note}; about {self.eta()} left"
+            )
 
     def _end(self, event: Event) -> None:
         job = event.job

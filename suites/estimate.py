@@ -60,9 +60,7 @@ def estimate(jobs: list[Job], source: Source) -> list[Estimate]:
     return [_job(job, speeds[key(job)], env_step, source) for job in jobs]
 
 
-def _job(
-    job: Job, speed: Speed | None, env_step: dict[str, float], source: Source
-) -> Estimate:
+def _job(job: Job, speed: Speed | None, env_step: dict[str, float], source: Source) -> Estimate:
     environment = job.task["environment"]
     seconds_per_step = env_step.get(job.task["env_id"], 1e-4)
     if job.kind == "data":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,12 @@ class Evaluator:
         episodes: int,
         first_reset_seed: int,
     ) -> None:
-        self.spec, self.seeds, self.transform, self.episodes = spec, tuple(seeds), transform, episodes
+        self.spec, self.seeds, self.transform, self.episodes = (
+            spec,
+            tuple(seeds),
+            transform,
+            episodes,
+        )
         self.reset_seeds = first_reset_seed + np.arange(episodes)
         self.env = make_vector(env_id, len(self.seeds) * episodes)
 
@@ -122,15 +128,26 @@ class Evaluator:
         space = self.spec.action_space
         expected = (len(self.seeds), self.episodes, *(space.shape or ()))
         if not isinstance(actions, torch.Tensor) or tuple(actions.shape) != expected:
-            shape = tuple(actions.shape) if isinstance(actions, torch.Tensor) else type(actions).__name__
-            raise PolicyError(f"act returned actions of shape {shape}; the contract asks for {expected}")
+            shape = (
+                tuple(actions.shape)
+                if isinstance(actions, torch.Tensor)
+                else type(actions).__name__
+            )
+            raise PolicyError(
+                f"act returned actions of shape {shape}; the contract asks for {expected}"
+            )
         flat = actions.detach().cpu().numpy().reshape(-1, *expected[2:])
-        if not isinstance(space, spaces.Box):
-            return flat
         if not np.isfinite(flat[active]).all():
             raise PolicyError("act returned actions that are not finite (NaN or infinity)")
-        return np.clip(flat, space.low, space.high).astype(space.dtype, copy=False)
+        return clip_to(space, flat)
 
     def close(self) -> None:
         """Frees the simulators."""
         self.env.close()
+
+
+def clip_to(space: spaces.Space[Any], actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The actions ``[..., *action]`` that will be executed: clipped to a box, in its dtype."""
+    if not isinstance(space, spaces.Box):
+        return actions
+    return np.clip(actions, space.low, space.high).astype(space.dtype, copy=False)

@@ -168,7 +168,7 @@ def _crew(
 
 
 def _hire(slot: int, messages: queue.SimpleQueue[tuple[int, dict[str, Any]]]) -> Worker:
-    log = tempfile.TemporaryFile()
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
     process = subprocess.Popen(
         [sys.executable, "-m", "suites.worker"],
         stdin=subprocess.PIPE,

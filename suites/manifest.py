@@ -156,7 +156,9 @@ def read_arms(agents: Any, where: str) -> dict[str, Arm]:
                 raise UsageError(f'{where}: agents[{i}]: "{name}" stands there twice; remove one')
         agents = dict.fromkeys(agents)
     if not isinstance(agents, Mapping) or not agents:
-        raise UsageError(f"{where}: agents must be a list of names or a mapping of labels, not {agents!r}")
+        raise UsageError(
+            f"{where}: agents must be a list of names or a mapping of labels, not {agents!r}"
+        )
     arms = {}
     for label, settings in agents.items():
         place = f"{where}: agents.{label}"
@@ -181,9 +183,7 @@ def check_label(label: object, where: str) -> None:
         raise UsageError(f"{where}: a label is made of letters, digits, _, - and ., not {label!r}")
 
 
-def read_phases(
-    phases: list[dict[str, Any]] | None, updates: int, where: str
-) -> tuple[Phase, ...]:
+def read_phases(phases: list[dict[str, Any]] | None, updates: int, where: str) -> tuple[Phase, ...]:
     """Training phases from a manifest; their ``updates`` are shares of the budget's updates.
 
     Raises:
@@ -199,7 +199,9 @@ def read_phases(
             raise UsageError(f"{place}: updates is a share of the budget in (0, 1], not {share!r}")
         phase = build(Phase, {**settings, "updates": max(1, round(share * updates))}, place)
         if phase.source != "dataset" or phase.env_steps_per_update or phase.warmup_env_steps:
-            raise UsageError(f'{place}: only source "dataset" without environment steps is supported')
+            raise UsageError(
+                f'{place}: only source "dataset" without environment steps is supported'
+            )
         result.append(phase)
     return tuple(result)
 

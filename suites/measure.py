@@ -83,16 +83,15 @@ def _env_step(env_id: str) -> float:
     from suites.envs import make_vector
 
     env = make_vector(env_id, EPISODES)
-    rng = np.random.default_rng(0)
-    low, high = env.action_space.low, env.action_space.high
+    env.action_space.seed(0)
     for i in range(EPISODES):
         env.reset(i, i)
     steps, started = 0, time.perf_counter()
     while time.perf_counter() - started < MEASURE_SECONDS:
-        played = env.step(rng.uniform(low, high, (EPISODES, *low.shape)))
+        played = env.step(np.stack([env.action_space.sample() for _ in range(EPISODES)]))
         steps += EPISODES
-        for i in np.flatnonzero(played.terminations | played.truncations):
-            env.reset(int(i), steps + int(i))
+        for i in np.flatnonzero(played.terminations | played.truncations).tolist():
+            env.reset(i, steps + i)
     env.close()
     return (time.perf_counter() - started) / steps
 

@@ -142,13 +142,17 @@ class SuitePlan:
             ],
             agents=[
                 {
-                    **{k: row.describe()[k] for k in ("label", "name", "reference", "track", "configs_tried")},
+                    **{
+                        k: row.describe()[k]
+                        for k in ("label", "name", "reference", "track", "configs_tried")
+                    },
                     "shrunk": row.budget["shrunk"],
                 }
                 for row in self.rows
             ],
             cells=[
-                {"task": c.task, "agent": c.label, "seed": c.seed, "path": c.path} for c in self.cells
+                {"task": c.task, "agent": c.label, "seed": c.seed, "path": c.path}
+                for c in self.cells
             ],
             stale=self.stale,
             caveats=list(self.budget.caveats),
@@ -187,7 +191,11 @@ class SuitePlan:
     ) -> Job:
         seeds = [c.seed for c in cells]
         numbers = ", ".join(map(str, seeds))
-        name = f"data of {task['id']}" if kind == "data" else f"{row.label} on {task['id']}, seed {numbers}"
+        name = (
+            f"data of {task['id']}"
+            if kind == "data"
+            else f"{row.label} on {task['id']}, seed {numbers}"
+        )
         return Job(
             kind=kind,
             name=name,
@@ -228,7 +236,9 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
     rows = [_reference_row(name, budget_name, budget, registry) for name in REFERENCES]
     for label, arm in arms.items():
         rows.append(
-            resolve_row(label, arm, settings.get(label, {}), registry, budget_name, budget, count, suite)
+            resolve_row(
+                label, arm, settings.get(label, {}), registry, budget_name, budget, count, suite
+            )
         )
     tasks = [describe_task(task, source, options, budget) for task in choose_tasks(options, suite)]
     match_needs(rows, source, options.source)
@@ -291,7 +301,7 @@ def choose_tasks(options: Options, suite: Suite) -> list[str]:
 
 
 def read_settings(settings: Sequence[str], arms: Mapping[str, Arm]) -> dict[str, dict[str, Any]]:
-    """"agent.key=value" overrides, by label."""
+    """ "agent.key=value" overrides, by label."""
     result: dict[str, dict[str, Any]] = {}
     for setting in settings:
         left, equals, text = setting.partition("=")
@@ -376,9 +386,7 @@ def _plain(config: Any) -> dict[str, Any]:
     return plain
 
 
-def describe_task(
-    task_id: str, source: Source, options: Options, budget: Budget
-) -> dict[str, Any]:
+def describe_task(task_id: str, source: Source, options: Options, budget: Budget) -> dict[str, Any]:
     """The record's ``task`` block, plus ``missing`` and the dataset's identity."""
     task = TASKS[task_id]
     low, high, published = reference(task.environment)

@@ -46,7 +46,7 @@ def _cpu() -> str:
 
 def describe(device: str) -> dict[str, Any]:
     """Versions, machine and code state, as plain JSON."""
-    packages = {}
+    packages: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             packages[name.replace("-", "_")] = version(name)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 
@@ -232,7 +231,9 @@ def make_record(
     final["length_mean"] = float(np.mean(episodes.lengths))
     last = curve[-LAST:]
     final["last10_score"] = float(np.mean([p["score"] for p in last])) if last else final["score"]
-    facts = {key: value for key, value in card.items() if key not in ("columns", "policies", "recipe")}
+    facts = {
+        key: value for key, value in card.items() if key not in ("columns", "policies", "recipe")
+    }
     return Record(
         status="done",
         cell={**job.cell, "seed": job.seeds[i]},
@@ -254,7 +255,7 @@ def train(job: Job, progress: Progress) -> None:
     """Runs one training job from dataset to records.
 
     Raises:
-        Exception: whatever the agent raises; AgentError or PolicyError where it breaks the contract.
+        Exception: what the agent raises; AgentError or PolicyError if it breaks the contract.
     """
     torch.set_num_threads(1)
     started = time.perf_counter()
@@ -274,12 +275,7 @@ def prepare(job: Job, progress: Progress) -> None:
         progress=lambda done, total: progress(done, total, "transitions"),
     )
     dataset = store.load(folder)
-    returns, lengths = store.episodes(
-        dataset.column("rewards"),
-        dataset.column("terminations"),
-        dataset.column("truncations"),
-        gymnasium.spec(job.task["env_id"]).max_episode_steps,
-    )
+    returns, lengths = dataset.episodes()
     seconds = time.perf_counter() - started
     timing = {
         "data_s": seconds,

@@ -1,4 +1,4 @@
-"""A worker process: jobs come in on standard input, events go out on standard output, as JSON lines.
+"""A worker process: jobs come in on standard input, events go out on standard output, in JSON.
 
 Whatever an agent prints goes to standard error, so it cannot disturb the protocol. A worker whose
 parent has gone ends itself.

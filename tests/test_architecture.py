@@ -19,7 +19,9 @@ ALLOWED = {
     "analysis": {"results"},
 }
 ALGORITHMS = {
-    path.stem for path in (ROOT / "baselines").glob("*.py") if "Config: ClassVar" in path.read_text()
+    path.stem
+    for path in (ROOT / "baselines").glob("*.py")
+    if "Config: ClassVar" in path.read_text()
 } - {"contract", "single", "check", "registry"}
 
 

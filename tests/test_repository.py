@@ -9,7 +9,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    commands = re.findall(r"^(?:python3 -m venv|\.venv/bin).*tox$", (ROOT / "README.md").read_text(), re.M)
+    commands = re.findall(
+        r"^(?:python3 -m venv|\.venv/bin).*tox$", (ROOT / "README.md").read_text(), re.M
+    )
     assert commands
     assert commands[0] in (ROOT / ".ci" / "run").read_text()
 

@@ -26,7 +26,7 @@ class Source(Protocol):
         ...
 
     def identity(self, task: str, size: int | None = None, seed: int = 0) -> dict[str, Any]:
-        """Everything the dataset's bytes depend on, a digest of it ("id"), and its "env_id"; instant."""
+        """All that the dataset's bytes depend on, its digest "id", and "env_id"; instant."""
         ...
 
     def is_cached(self, task: str, size: int | None = None, seed: int = 0) -> bool:

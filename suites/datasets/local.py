@@ -215,7 +215,7 @@ def _split(task: str) -> tuple[str, str]:
 
 
 def _folder(wanted: dict[str, Any]) -> Path:
-    return cache_root() / "local" / wanted["task"] / wanted["id"][:16]
+    return cache_root() / "local" / str(wanted["task"]) / str(wanted["id"])[:16]
 
 
 def _checkpoint(environment: str, name: str) -> dict[str, Any]:
@@ -449,21 +449,19 @@ def play(
 
 def _measure(data: store.Dataset) -> dict[str, Any]:
     """What the card says about returns: measured on complete episodes, never assumed."""
-    outcome = [data.column(name) for name in ("rewards", "terminations", "truncations")]
-    horizon = data.card["horizon"]
-    returns, lengths = store.episodes(*outcome, horizon)
+    returns, lengths = data.episodes()
     ids = data.column("policy_ids")
     policies = []
     for policy_id, segment in enumerate(data.card["recipe"]["segments"]):
-        start, stop = np.searchsorted(ids, [policy_id, policy_id + 1])
-        own, _ = store.episodes(*(values[start:stop] for values in outcome), horizon)
+        start, stop = np.searchsorted(ids, [policy_id, policy_id + 1]).tolist()
+        own, _ = data.episodes(start, stop)
         policies.append(
             {
                 "id": policy_id,
                 "name": segment["policy"],
                 "checkpoint": segment["sha256"],
                 "noise": segment["noise"],
-                "share": float(stop - start) / len(ids),
+                "share": (stop - start) / len(ids),
                 "episodes": len(own),
                 "return_mean": float(own.mean()) if len(own) else None,
             }

@@ -29,7 +29,7 @@ from torch import nn
 
 from results.record import normalized_score, to_json, write_atomically
 from suites.catalog import reference
-from suites.datasets import behaviour, local, store
+from suites.datasets import behaviour, local
 from suites.datasets.behaviour import Policy
 from suites.datasets.local import ENVIRONMENTS
 from suites.envs import make_vector
@@ -38,6 +38,7 @@ MEDIUM_SCORE = {"halfcheetah": 42.0, "hopper": 44.0, "walker2d": 62.0}  # means 
 NOISE = {"medium": 1.0, "expert": 0.25}  # of the data, in the policy's own standard deviations
 FEWEST = 20  # policies before medium, so that medium-replay shows the course of learning
 PROPOSALS = 12  # policies scored for each level
+TOLERANCE = 2.0  # points around D4RL's medium within which the earliest policy is taken
 CLIPPED = behaviour.SHOWN  # normalised observations and rewards stay within +-10
 
 
@@ -281,7 +282,7 @@ class Learner:
 
 
 def train(environment: str, steps: int, seed: int, out: Path) -> None:
-    """Learns for ``steps`` environment steps; ``out`` holds policies and the state to go on from."""
+    """Learns for ``steps`` steps; ``out`` holds the policies and the state to go on from."""
     torch.set_num_threads(1)  # the networks are too small to share
     config = CONFIGS[environment]
     learner = Learner(environment, config, seed)
@@ -311,8 +312,7 @@ def score(environment: str, policy: Policy, noise: float, episodes: int, stream:
     """Mean D4RL score over at least ``episodes`` episodes, played as the datasets are."""
     rows = episodes * 1000
     data = local.play(ENVIRONMENTS[environment], policy, noise=noise, rows=rows, entropy=(stream,))
-    outcome = [data.column(name) for name in ("rewards", "terminations", "truncations")]
-    returns, _ = store.episodes(*outcome, data.card["horizon"])
+    returns, _ = data.episodes()
     minimum, maximum, _ = reference(environment)
     return round(float(normalized_score(returns.mean(), minimum, maximum)), 1)
 
@@ -321,9 +321,9 @@ def ship(environment: str, seed: int, out: Path, every: int) -> None:
     """Chooses the policies of the datasets among the kept ones and replaces the shipped ones.
 
     Everything is scored after the rounding to float16, with the noise of the data. The learner's
-    curve proposes; medium is the proposal nearest D4RL's medium score, expert the best one, and both
-    are scored again on fresh episodes. Shipped are every ``every``-th policy until medium, whose
-    mixture is medium-replay, medium and expert.
+    curve proposes; medium is the earliest proposal at D4RL's medium score, expert the best one, and
+    both are scored again on fresh episodes. Shipped are every ``every``-th policy until medium,
+    whose mixture is medium-replay, medium and expert.
     """
     torch.set_num_threads(1)
     state = torch.load(out / "state.pt", weights_only=True)
@@ -339,14 +339,15 @@ def ship(environment: str, seed: int, out: Path, every: int) -> None:
 
     def choose(level: str, loss: Callable[[float], float]) -> int:
         scores = {}
-        for steps in sorted(learned, key=lambda steps: loss(learned[steps]))[:PROPOSALS]:
+        proposals = sorted(learned, key=lambda steps: loss(learned[steps]))[:PROPOSALS]
+        for steps in sorted(proposals):
             policy = Policy.load(file_of(steps))
             scores[steps] = score(environment, policy, NOISE[level], 20, stream=1)
             _tell(level, {"steps": steps, "score": scores[steps]})
         return min(scores, key=lambda steps: loss(scores[steps]))
 
     chosen = {
-        "medium": choose("medium", lambda score: abs(score - target)),
+        "medium": choose("medium", lambda score: max(0.0, abs(score - target) - TOLERANCE)),
         "expert": choose("expert", lambda score: -score),
     }
     levels = {}
@@ -367,17 +368,15 @@ def ship(environment: str, seed: int, out: Path, every: int) -> None:
         name = f"step{steps}"
         file = Path(shutil.copyfile(file_of(steps), folder / f"{name}.npz"))
         policy = Policy.load(file)
+        scores = {
+            "score": score(environment, policy, 0.0, 20, stream=3),
+            "score_noisy": score(environment, policy, 1.0, 20, stream=4),
+        }
+        digest = behaviour.sha256(file)
         checkpoints.append(
-            {
-                "name": name,
-                "file": file.name,
-                "sha256": behaviour.sha256(file),
-                "steps": steps,
-                "score": score(environment, policy, 0.0, 20, stream=3),
-                "score_noisy": score(environment, policy, 1.0, 20, stream=4),
-            }
+            {"name": name, "file": file.name, "sha256": digest, "steps": steps, **scores}
         )
-        _tell(name, checkpoints[-1])
+        _tell(name, scores)
     index = {
         "env_id": ENVIRONMENTS[environment],
         "training": {

@@ -54,10 +54,14 @@ class Sampler:
         begin = np.repeat(starts, lengths)
         # Summed per episode: one running sum over a million rewards would lose digits.
         rewards = dataset.column("rewards").astype(np.float64)
-        reverse = np.concatenate([np.cumsum(rewards[a:b][::-1])[::-1] for a, b in zip(starts, ends, strict=True)])
+        reverse = np.concatenate(
+            [np.cumsum(rewards[a:b][::-1])[::-1] for a, b in zip(starts, ends, strict=True)]
+        )
         self.ends = torch.from_numpy(np.repeat(ends, lengths)).to(device)
         self.timesteps = torch.from_numpy(np.arange(len(begin)) - begin).to(device)
-        self.returns_to_go = torch.from_numpy(reverse * transform.reward_scale).to(self.dtype).to(device)
+        self.returns_to_go = (
+            torch.from_numpy(reverse * transform.reward_scale).to(self.dtype).to(device)
+        )
 
     def sample(self) -> Batch:
         """The next batch, fields ``[S, B, ...]`` or ``[S, B, K, ...]``."""
@@ -74,7 +78,9 @@ class Sampler:
             if field in self.needs.fields:
                 batch[field] = getattr(self, field)[steps]
         for field, value in batch.items():
-            batch[field] = value * real.reshape(*real.shape, *[1] * (value.dim() - 3)).to(value.dtype)
+            batch[field] = value * real.reshape(*real.shape, *[1] * (value.dim() - 3)).to(
+                value.dtype
+            )
         if "mask" in self.needs.fields:
             batch["mask"] = real.to(self.dtype)
         return batch

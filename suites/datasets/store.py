@@ -86,6 +86,14 @@ class Dataset:
         starts = np.flatnonzero(ends) + 1
         return np.concatenate(([0], starts[starts < len(ends)])).astype(np.int64)
 
+    def episodes(
+        self, start: int = 0, stop: int | None = None
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Returns and lengths of the complete episodes in rows [start, stop); see below."""
+        names = ("rewards", "terminations", "truncations")
+        rewards, terminations, truncations = (self.column(name)[start:stop] for name in names)
+        return episodes(rewards, terminations, truncations, self.card.get("horizon"))
+
 
 def layout(widths: Mapping[str, int]) -> dict[str, list[int]]:
     """The card's ``columns`` for fields of these widths, in the mapping's order."""

@@ -48,7 +48,7 @@ class Transform:
         return cls(shift, scale, reward_scale)
 
     def columns(self, dataset: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """The same as one (shift, scale) pair over all columns of the packed table, each ``[D]``."""
+        """The same as one (shift, scale) pair over all columns of the table, each ``[D]``."""
         width = dataset.table.shape[1]
         shift, scale = np.zeros(width), np.ones(width)
         for field, (start, stop) in dataset.card["columns"].items():

@@ -248,7 +248,7 @@ class GymnasiumLoop(_Slots):
         observation, _ = self._envs[index].reset(seed=seed)
         self._observations[index] = observation
         self._reset[index] = True
-        return self._observations[index].copy()
+        return np.array(observation, np.float64)
 
     def step(self, actions: npt.NDArray[Any], active: Flags | None = None) -> VectorStep:
         """Steps the active slots; see :class:`VectorEnv`."""

@@ -21,7 +21,9 @@ EPISODES = 3
 
 def spec_of(env_id: str) -> Spec:
     env = gymnasium.make(env_id)
-    spec = Spec(env.observation_space, env.action_space, phases=(Phase("offline", 1),), dtype="float64")
+    spec = Spec(
+        env.observation_space, env.action_space, phases=(Phase("offline", 1),), dtype="float64"
+    )
     env.close()
     return spec
 
@@ -103,5 +105,3 @@ def test_actions_against_the_contract_are_named(actions: object, words: str) -> 
     with pytest.raises(PolicyError, match=words):
         evaluator.run(wrong, 0)
     evaluator.close()
-
-

@@ -43,7 +43,10 @@ def test_shipped_budgets() -> None:
 
 def test_labels_with_settings(tmp_path: Path) -> None:
     suite = load_suite(
-        write(tmp_path, "tasks: [hopper-medium]\nagents: {bc: , a1: {agent: td3_bc, config: {alpha: 1}}}")
+        write(
+            tmp_path,
+            "tasks: [hopper-medium]\nagents: {bc: , a1: {agent: td3_bc, config: {alpha: 1}}}",
+        )
     )
     assert suite.arms["bc"].agent == "bc"
     assert suite.arms["a1"].agent == "td3_bc"
@@ -53,7 +56,10 @@ def test_labels_with_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("tasks: [hopper-medum]\nagents: [bc]", ["tasks[0]", "hopper-medum", 'mean "hopper-medium"']),
+        (
+            "tasks: [hopper-medum]\nagents: [bc]",
+            ["tasks[0]", "hopper-medum", 'mean "hopper-medium"'],
+        ),
         ("tasks: [hopper-medium, hopper-medium]\nagents: [bc]", ["tasks[1]", "twice"]),
         ("tasks: hopper-medium\nagents: [bc]", ["tasks must be a list", "hopper-medium"]),
         ("tasks: []\nagents: [bc]", ["tasks is empty"]),
@@ -77,7 +83,10 @@ def test_labels_with_settings(tmp_path: Path) -> None:
             "evaluation_episodes: 1, final_episodes: 1}}",
             ["budgets.b: seeds must be int", "true"],
         ),
-        ("tasks: [hopper-medium]\nagents: {bc: {confg: {}}}", ["agents.bc", "confg", 'mean "config"']),
+        (
+            "tasks: [hopper-medium]\nagents: {bc: {confg: {}}}",
+            ["agents.bc", "confg", 'mean "config"'],
+        ),
         ("tasks: [hopper-medium]\nagents: {bc: 3}", ["agents.bc", "mapping"]),
         ("tasks: [hopper-medium]\nagents: [3]", ["agents[0]", "name"]),
         ("tasks: [hopper-medium]\nagents: [bc, bc]", ["agents[1]", "twice"]),

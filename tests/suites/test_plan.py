@@ -50,7 +50,9 @@ def test_paths_depend_on_what_numbers_depend_on_and_nothing_else(
 
 
 def test_two_labels_of_one_config_share_their_cells(manifest: Path) -> None:
-    manifest.write_text(manifest.read_text().replace("[bc, td3_bc, iql]", "{bc: , twin: {agent: bc}}"))
+    manifest.write_text(
+        manifest.read_text().replace("[bc, td3_bc, iql]", "{bc: , twin: {agent: bc}}")
+    )
     made = plan(manifest)
     assert paths(made, "bc") == paths(made, "twin")
     trained = [path for job in made.jobs() if job.kind == "train" for path in job.paths]
@@ -126,7 +128,7 @@ def test_needs_are_matched_while_planning(manifest: Path, tmp_path: Path) -> Non
         "        return Needs(('observations', 'reward_partz'))\n"
         "AGENTS = {'wants': Wants}\n"
     )
-    with pytest.raises(UsageError, match='reward_partz.*mean "reward_parts"'):
+    with pytest.raises(UsageError, match=r'reward_partz.*mean "reward_parts"'):
         plan(manifest, plugins=[str(plugin)])
 
 

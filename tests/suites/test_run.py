@@ -16,7 +16,7 @@ from results.record import Record, normalized_score, read_episodes, read_record,
 from suites import load_policy, load_results
 from suites.cli import main
 
-FAULTS = '''
+FAULTS = """
 import os, signal
 from baselines.bc import BC
 
@@ -56,7 +56,7 @@ class Chatty(BC):
 
 AGENTS = {"raises": Raises, "not_finite": NotFinite, "scalar": Scalar, "wrong_shape": WrongShape,
           "dies": Dies, "chatty": Chatty}
-'''
+"""
 
 
 def records(out: Path) -> list[tuple[Path, Record]]:
@@ -88,7 +88,9 @@ def test_records_hold_every_episode_and_where_it_came_from(finished: Path) -> No
         assert episodes.curve_returns.shape == (2, 2)
         assert record.timing["training_s"] > 0
         assert record.stack == [record.seed]
-    seeds = [r for _, r in found if r.agent["label"] == "td3_bc" and r.task["id"] == "hopper-random"]
+    seeds = [
+        r for _, r in found if r.agent["label"] == "td3_bc" and r.task["id"] == "hopper-random"
+    ]
     assert seeds[0].final["return_mean"] != seeds[1].final["return_mean"]
 
 
@@ -109,10 +111,14 @@ def test_the_report_is_there(finished: Path) -> None:
 
 def test_what_is_done_is_skipped(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [str(finished / "tiny.yaml"), "--out", str(finished / "runs")]
-    before = {path: (path / "record.json").stat().st_mtime_ns for path, _ in records(finished / "runs")}
+    before = {
+        path: (path / "record.json").stat().st_mtime_ns for path, _ in records(finished / "runs")
+    }
     assert main(command) == 0
     assert "cells to run" not in capsys.readouterr().out
-    after = {path: (path / "record.json").stat().st_mtime_ns for path, _ in records(finished / "runs")}
+    after = {
+        path: (path / "record.json").stat().st_mtime_ns for path, _ in records(finished / "runs")
+    }
     assert after == before
     assert main([*command, "--status"]) == 0
     assert "2/2" in capsys.readouterr().out
@@ -136,7 +142,11 @@ def test_a_stack_writes_a_record_per_seed(finished: Path, tmp_path: Path) -> Non
     assert main([*command, "--agents", "iql", "--stack", "2", "--precision", "float64"]) == 0
     assert main([*command, "--agents", "iql", "--precision", "float64", "--seeds", "3"]) == 0
     found = {r.seed: (p, r) for p, r in records(tmp_path) if r.agent["label"] == "iql"}
-    assert {seed: record.stack for seed, (_, record) in found.items()} == {0: [0, 1], 1: [0, 1], 2: [2]}
+    assert {seed: record.stack for seed, (_, record) in found.items()} == {
+        0: [0, 1],
+        1: [0, 1],
+        2: [2],
+    }
     alone = tmp_path / "alone"
     command[2] = str(alone)
     assert main([*command, "--agents", "iql", "--precision", "float64", "--seeds", "1"]) == 0
@@ -259,3 +269,28 @@ def test_run_from_python(finished: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "hopper-random" in capsys.readouterr().out
     with pytest.raises(UsageError, match='mean "budget"'):
         run("core3", budgte="smoke")
+
+
+def test_an_installed_package_brings_its_agent(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    (site / "their_agents-1.0.dist-info").mkdir(parents=True)
+    (site / "their_agents-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: their-agents\nVersion: 1.0\n"
+    )
+    (site / "their_agents-1.0.dist-info" / "entry_points.txt").write_text(
+        "[fastq_bench.agents]\ntheirs = their_agents.theirs:Theirs\n"
+    )
+    (site / "their_agents").mkdir()
+    (site / "their_agents" / "__init__.py").touch()
+    (site / "their_agents" / "theirs.py").write_text(
+        "from baselines.bc import BC\n\n\nclass Theirs(BC):\n    version = 3\n"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site))  # for the workers
+    command = [str(finished / "tiny.yaml"), "--out", str(tmp_path / "runs")]
+    assert main([*command, "--tasks", "hopper-random", "--agents", "theirs", "--seeds", "1"]) == 0
+    (theirs,) = [r for _, r in records(tmp_path / "runs") if r.agent["label"] == "theirs"]
+    assert theirs.status == "done"
+    assert theirs.agent["version"] == 3

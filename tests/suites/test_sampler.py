@@ -37,7 +37,9 @@ def made_up(lengths: list[int] = LENGTHS) -> store.Dataset:
             "reward_parts": parts,
         }
     )
-    return store.Dataset(None, {"columns": columns, "return_best": 9.0, "return_worst": -1.0}, table)
+    return store.Dataset(
+        None, {"columns": columns, "return_best": 9.0, "return_worst": -1.0}, table
+    )
 
 
 def sampler(needs: Needs, seeds: tuple[int, ...] = (0, 1, 2), dtype: str = "float64") -> Sampler:

@@ -32,12 +32,14 @@ def test_written_is_read(tmp_path: Path) -> None:
     store.write(tmp_path / "data", given, {"id": "x", "task": "t"})
     data = store.load(tmp_path / "data", verify=True)
     assert data.fields == tuple(given)
-    assert data.table.dtype == np.float32 and isinstance(data.table, np.memmap)
+    assert data.table.dtype == np.float32
+    assert isinstance(data.table, np.memmap)
     for name, values in given.items():
         assert data.column(name).shape == values.shape
         np.testing.assert_array_equal(data.column(name), values.astype(np.float32))
         assert np.shares_memory(data.column(name), data.table)
-    assert data.card["id"] == "x" and data.card["transitions"] == 10
+    assert data.card["id"] == "x"
+    assert data.card["transitions"] == 10
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -47,14 +49,14 @@ def test_episode_starts(tmp_path: Path) -> None:
 
 
 def test_episodes_counts_only_complete_ones(tmp_path: Path) -> None:
-    data = store.write(tmp_path / "data", fields(), {})
-    columns = [data.column(name) for name in ("rewards", "terminations", "truncations")]
-    returns, lengths = store.episodes(*columns, horizon=1000)
-    assert returns.tolist() == [6.0] and lengths.tolist() == [4]
-    returns, lengths = store.episodes(*columns, horizon=4)
-    assert returns.tolist() == [6.0, 22.0] and lengths.tolist() == [4, 4]
-    returns, _ = store.episodes(*columns, horizon=None)
-    assert returns.tolist() == [6.0, 22.0]
+    def outcome(card: dict[str, int], stop: int | None = None) -> tuple[list[float], list[int]]:
+        returns, lengths = store.write(tmp_path / "data", fields(), card).episodes(0, stop)
+        return returns.tolist(), lengths.tolist()
+
+    assert outcome({"horizon": 1000}) == ([6.0], [4])
+    assert outcome({"horizon": 4}) == ([6.0, 22.0], [4, 4])
+    assert outcome({"horizon": 4}, stop=7) == ([6.0], [4])
+    assert outcome({}) == ([6.0, 22.0], [4, 4])
     nothing = np.zeros(5, np.float32)
     assert store.episodes(nothing, nothing, nothing, 1000)[0].size == 0
 

@@ -48,7 +48,8 @@ class Policy:
         hidden = np.clip(hidden, -SHOWN, SHOWN)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = np.tanh(hidden @ weight + bias)
-        return hidden @ self.weights[-1] + self.biases[-1]
+        mean: Array = hidden @ self.weights[-1] + self.biases[-1]
+        return mean
 
     def act(self, observations: npt.NDArray[Any], noise: Array | float = 0.0) -> Array:
         """Actions ``[E, A]`` in [-1, 1]; ``noise`` counts in exploration standard deviations."""
@@ -57,9 +58,11 @@ class Policy:
 
     def save(self, path: Path) -> None:
         """Writes the policy, its weights and noise rounded to float16."""
-        arrays = {f"weight{i}": w.astype(np.float16) for i, w in enumerate(self.weights)}
+        arrays: dict[str, Any] = {
+            f"weight{i}": w.astype(np.float16) for i, w in enumerate(self.weights)
+        }
         arrays |= {f"bias{i}": b.astype(np.float16) for i, b in enumerate(self.biases)}
-        arrays |= {"log_std": self.log_std.astype(np.float16), "mean": self.mean, "std": self.std}
+        arrays["log_std"] = self.log_std.astype(np.float16)
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
     @classmethod
