@@ -140,7 +140,13 @@ class Monitor:
         if self.bars:
             if event.slot not in self.slots:
                 self.slots[event.slot] = self.bars.add_task("", total=None, note="")
-            self.bars.reset(self.slots[event.slot], total=None, description=event.job.name, note="")
+            self.bars.reset(
+                self.slots[event.slot],
+                total=None,
+                description=event.job.name,
+                note="",
+                visible=True,
+            )
 
     def _progress(self, event: Event) -> None:
         done, total, what = (event.values[key] for key in ("done", "total", "what"))
@@ -175,7 +181,7 @@ class Monitor:
             )
         if self.bars:
             self.bars.update(self.overall, completed=self.finished, note=f"about {self.eta()} left")
-            self.bars.reset(self.slots[event.slot], total=None, description="", note="")
+            self.bars.reset(self.slots[event.slot], visible=False)
 
     def _say(self, text: str, style: str | None = None) -> None:
         self.console.print(text, style=style, markup=False, highlight=False)

@@ -207,7 +207,7 @@ class Learner:
             group["lr"] = config.learning_rate * fraction_left
         for _ in range(config.epochs):
             order = torch.randperm(len(data[0]))
-            for chosen in order.split(config.minibatch):
+            for chosen in torch.split(order, config.minibatch):
                 self._improve(*(tensor[chosen] for tensor in data))
         self.seen.update(batch["observations"].reshape(-1, observations.shape[-1]))
         self.steps += config.environments * config.horizon
@@ -215,7 +215,7 @@ class Learner:
 
     def _log_prob(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Log density up to a constant, which no ratio sees."""
-        distance = (actions - self.actor(observations)) * torch.exp(-self.log_std)
+        distance: torch.Tensor = (actions - self.actor(observations)) * torch.exp(-self.log_std)
         return -0.5 * distance.square().sum(-1) - self.log_std.sum()
 
     def _improve(
@@ -328,7 +328,7 @@ def ship(environment: str, seed: int, out: Path, every: int) -> None:
     torch.set_num_threads(1)
     state = torch.load(out / "state.pt", weights_only=True)
     minimum, maximum, _ = reference(environment)
-    learned = {
+    learned: dict[int, float] = {
         point["steps"]: float(normalized_score(point["return_noisy"], minimum, maximum))
         for point in state["curve"][FEWEST * every :]
     }
@@ -338,7 +338,7 @@ def ship(environment: str, seed: int, out: Path, every: int) -> None:
         return out / f"{steps:08d}.npz"
 
     def choose(level: str, loss: Callable[[float], float]) -> int:
-        scores = {}
+        scores: dict[int, float] = {}
         proposals = sorted(learned, key=lambda steps: loss(learned[steps]))[:PROPOSALS]
         for steps in sorted(proposals):
             policy = Policy.load(file_of(steps))

@@ -54,14 +54,15 @@ class Policy:
     def act(self, observations: npt.NDArray[Any], noise: Array | float = 0.0) -> Array:
         """Actions ``[E, A]`` in [-1, 1]; ``noise`` counts in exploration standard deviations."""
         action = self.mean_action(observations) + np.exp(self.log_std) * noise
-        return np.clip(action, -1.0, 1.0, dtype=np.float32)
+        clipped: Array = np.clip(action, -1.0, 1.0, dtype=np.float32)
+        return clipped
 
     def save(self, path: Path) -> None:
         """Writes the policy, its weights and noise rounded to float16."""
-        arrays: dict[str, Any] = {
-            f"weight{i}": w.astype(np.float16) for i, w in enumerate(self.weights)
-        }
-        arrays |= {f"bias{i}": b.astype(np.float16) for i, b in enumerate(self.biases)}
+        arrays: dict[str, Any] = {"mean": self.mean, "std": self.std}
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            arrays[f"weight{number}"] = weight.astype(np.float16)
+            arrays[f"bias{number}"] = bias.astype(np.float16)
         arrays["log_std"] = self.log_std.astype(np.float16)
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
