@@ -1,6 +1,6 @@
 """Behaviour cloning (BC): regression from observations to the logged actions (Pomerleau 1991).
 
-    L(theta) = E_(s,a)~D |pi_theta(s) - a|^2
+L(theta) = E_(s,a)~D |pi_theta(s) - a|^2
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class BC(Stateful):
 
     def __init__(self, spec: Spec, config: BCConfig, seeds: Sequence[int]) -> None:
         self.box = ActionBox.of(spec.action_space)
-        self.actor_net = MLP((observation_size(spec.observation_space), *config.hidden, self.box.size))
+        self.actor_net = MLP(
+            (observation_size(spec.observation_space), *config.hidden, self.box.size)
+        )
         init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=spec.torch_dtype())
         self.actor = self.actor_net.init(init)
         self.optimizer = Adam(self.actor, config.lr)

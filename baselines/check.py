@@ -73,7 +73,9 @@ def _check(function: Check) -> Check:
 
 def default_config(cls: type[Agent]) -> Any:
     """The agent's preset "check" if it has one, else its defaults."""
-    return make_config(cls, {}, cls.__name__, "check" if "check" in getattr(cls, "presets", {}) else None)
+    return make_config(
+        cls, {}, cls.__name__, "check" if "check" in getattr(cls, "presets", {}) else None
+    )
 
 
 # The task ------------------------------------------------------------------------------------
@@ -130,7 +132,9 @@ class Task:
         )
         if not needs.dataset:
             return spec
-        return replace(spec, dataset={k: _cast(v, spec.torch_dtype()) for k, v in self.data.items()})
+        return replace(
+            spec, dataset={k: _cast(v, spec.torch_dtype()) for k, v in self.data.items()}
+        )
 
     def reward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """r(s, a) ``[...]``, at most 1."""
@@ -187,7 +191,9 @@ class Task:
         batch = {}
         for field in needs.fields:
             value = _cast(table[field][steps.clamp(min=0)], dtype)
-            batch[field] = value * mask.reshape(*mask.shape, *[1] * (value.dim() - 2)).to(value.dtype)
+            batch[field] = value * mask.reshape(*mask.shape, *[1] * (value.dim() - 2)).to(
+                value.dtype
+            )
         return batch
 
     def play(self, agent: Agent, spec: Spec, seeds: Sequence[int], episodes: int) -> Tensor:
@@ -272,7 +278,9 @@ class Run:
     def record(self) -> dict[str, Tensor]:
         """Everything to compare: metrics ``[S, updates]`` by name, and answers."""
         names = self.metrics[-1] if self.metrics else {}
-        found = {f'metric "{n}"': torch.stack([m[n] for m in self.metrics[-UPDATES:]], 1) for n in names}
+        found = {
+            f'metric "{n}"': torch.stack([m[n] for m in self.metrics[-UPDATES:]], 1) for n in names
+        }
         return {**found, "the actions": torch.stack(self.answers(), 1)}
 
 
@@ -383,9 +391,16 @@ def require_same(
     require(found.keys() == wanted.keys(), f"the names of the metrics change {when}")
     for name, value in wanted.items():
         if differs(found[name], value, tolerance):
-            size = (found[name] - value).abs().max() if found[name].shape == value.shape else "its shape"
-            raise CheckError(f"{name} changes {when} (by {size:.1e})" if isinstance(size, Tensor)
-                             else f"{name} changes {when} (in {size})")
+            size = (
+                (found[name] - value).abs().max()
+                if found[name].shape == value.shape
+                else "its shape"
+            )
+            raise CheckError(
+                f"{name} changes {when} (by {size:.1e})"
+                if isinstance(size, Tensor)
+                else f"{name} changes {when} (in {size})"
+            )
 
 
 @contextlib.contextmanager
@@ -410,7 +425,9 @@ def check_members(cls: type[Agent], config: Any) -> None:
     registry.check_members(cls, cls.__name__)
     parameters = cls.Config.__dataclass_params__
     require(parameters.frozen, "Config must be frozen: @dataclass(frozen=True)")
-    bare = [f.name for f in fields(cls.Config) if f.default is MISSING and f.default_factory is MISSING]
+    bare = [
+        f.name for f in fields(cls.Config) if f.default is MISSING and f.default_factory is MISSING
+    ]
     require(not bare, f"Config fields need defaults: {', '.join(bare)}")
     require(cls.version >= 1, f"version must be at least 1, not {cls.version}")
 
@@ -421,7 +438,10 @@ def check_needs(cls: type[Agent], config: Any) -> None:
     needs = needs_of(cls, config, cls.__name__)
     require(isinstance(needs, Needs), f"needs must return Needs, not {type(needs).__name__}")
     require(needs.batch_size > 0, f"Needs.batch_size must be positive, not {needs.batch_size}")
-    require(needs.window is None or needs.window > 0, f"Needs.window must be positive, not {needs.window}")
+    require(
+        needs.window is None or needs.window > 0,
+        f"Needs.window must be positive, not {needs.window}",
+    )
     require(len(set(needs.fields)) == len(needs.fields), "Needs.fields names a field twice")
 
 
@@ -430,9 +450,13 @@ def check_metrics(cls: type[Agent], config: Any) -> None:
     """Every update returns the same names, each a finite tensor [S] without gradient."""
     run = Run.new(cls, config).train(6)
     for metrics in run.metrics:
-        require(isinstance(metrics, dict), f"update must return a dict, not {type(metrics).__name__}")
+        require(
+            isinstance(metrics, dict), f"update must return a dict, not {type(metrics).__name__}"
+        )
         for name, value in metrics.items():
-            require(isinstance(value, Tensor), f'metric "{name}" must be a tensor [S], not {value!r}')
+            require(
+                isinstance(value, Tensor), f'metric "{name}" must be a tensor [S], not {value!r}'
+            )
             shape = tuple(value.shape)
             require(shape == (len(SEEDS),), f'metric "{name}" must have shape [S], not {shape}')
             require(bool(value.isfinite().all()), f'metric "{name}" is not finite')
@@ -559,7 +583,9 @@ def check_state_is_a_copy(cls: type[Agent], config: Any) -> None:
     require(_same_state(saved, kept), "a saved state changes as training goes on; copy its tensors")
     run.agent.load_state_dict(saved)
     run.train(2)
-    require(_same_state(saved, kept), "a loaded state changes as training goes on; copy its tensors")
+    require(
+        _same_state(saved, kept), "a loaded state changes as training goes on; copy its tensors"
+    )
 
 
 def _same_state(a: Any, b: Any) -> bool:
@@ -598,11 +624,17 @@ def check_actions(cls: type[Agent], config: Any) -> None:
                     f"act must return actions [S, E, *action] = {shape}, not "
                     f"{tuple(getattr(actions, 'shape', ()))}",
                 )
-                require(actions.dtype == torch.float32, f"actions must be float32, not {actions.dtype}")
-                require(bool(actions.isfinite().all()), f"actions are not finite (inputs x {scale:g})")
+                require(
+                    actions.dtype == torch.float32, f"actions must be float32, not {actions.dtype}"
+                )
+                require(
+                    bool(actions.isfinite().all()), f"actions are not finite (inputs x {scale:g})"
+                )
                 slack = 1e-6 * np.maximum(np.abs(space.low), np.abs(space.high))  # float32 rounding
                 values = actions.numpy()
-                inside = (values >= space.low - slack).all() and (values <= space.high + slack).all()
+                inside = (values >= space.low - slack).all() and (
+                    values <= space.high + slack
+                ).all()
                 require(
                     bool(inside),
                     f"actions leave the space {space.low} to {space.high} (inputs x {scale:g}): from "
@@ -708,10 +740,14 @@ def find(targets: Sequence[str], plugins: Sequence[str]) -> dict[str, type[Agent
     if not targets:
         targets = [name for plugin in plugins for name in load_plugin(Path(plugin))]
     if not targets:
-        raise UsageError(f"name an agent ({', '.join(registry.names())}), module:Class, or --plugin FILE")
+        raise UsageError(
+            f"name an agent ({', '.join(registry.names())}), module:Class, or --plugin FILE"
+        )
     found: dict[str, type[Agent]] = {}
     for target in targets:
-        found[target] = load_target(target, "command line") if ":" in target else registry.get(target)
+        found[target] = (
+            load_target(target, "command line") if ":" in target else registry.get(target)
+        )
     return found
 
 
@@ -721,9 +757,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 if all passed, 1 if a check failed, 2 for wrong input.
     """
-    parser = argparse.ArgumentParser("python -m baselines.check", description="Checks agents against the contract.")
+    parser = argparse.ArgumentParser(
+        "python -m baselines.check", description="Checks agents against the contract."
+    )
     parser.add_argument("agents", nargs="*", metavar="AGENT", help="a name, or module:Class")
-    parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help="a plugin file; repeatable")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="a plugin file; repeatable"
+    )
     options = parser.parse_args(arguments)
     try:
         agents = find(options.agents, options.plugin)
@@ -741,7 +781,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 failed, message = failed + 1, f": {error}"
             seconds = time.perf_counter() - started
             verdict = "FAIL" if message else "pass"
-            print(f"  {verdict}  {check.__name__.removeprefix('check_')} ({seconds:.1f} s){message}", flush=True)
+            print(
+                f"  {verdict}  {check.__name__.removeprefix('check_')} ({seconds:.1f} s){message}",
+                flush=True,
+            )
     print(f"{failed} checks failed" if failed else "all checks passed")
     return 1 if failed else 0
 

@@ -39,7 +39,12 @@ class Noise:
 
     @classmethod
     def for_seeds(
-        cls, seeds: Sequence[int], stream: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        seeds: Sequence[int],
+        stream: str,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> Noise:
         """One source per training seed, ``[S]``; streams: init, batch, update, exploration."""
         return cls([(seed, stream) for seed in seeds], [len(seeds)], device=device, dtype=dtype)

@@ -95,7 +95,9 @@ def build(cls: type[T], mapping: Any, where: str) -> T:
         UsageError: one sentence naming the place, the key and the remedy.
     """
     if not isinstance(mapping, Mapping):
-        raise UsageError(f"{where} must be a mapping of settings, not {json.dumps(mapping, default=str)}")
+        raise UsageError(
+            f"{where} must be a mapping of settings, not {json.dumps(mapping, default=str)}"
+        )
     known = {f.name: f for f in fields(typing.cast(Any, cls)) if f.init}
     for key in mapping:
         check_name(key, known, "key", where)

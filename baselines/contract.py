@@ -130,7 +130,9 @@ class Step(TypedDict):
     """
 
     observations: torch.Tensor  # [S, E, *observation], after the observation transform
-    rewards: torch.Tensor  # [S, E], reward of the previous step after the reward transform, 0 at first
+    rewards: (
+        torch.Tensor
+    )  # [S, E], reward of the previous step after the reward transform, 0 at first
     first: torch.Tensor  # [S, E] bool, True where an episode begins: memory must be reset there
     active: torch.Tensor  # [S, E] bool, False where the episode has ended
     noise: Noise

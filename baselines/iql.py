@@ -59,9 +59,10 @@ class IQL(Stateful):
     def __init__(self, spec: Spec, config: IQLConfig, seeds: Sequence[int]) -> None:
         self.config, self.box = config, ActionBox.of(spec.action_space)
         observation = observation_size(spec.observation_space)
-        self.actor_net = MLP((observation, *config.hidden, self.box.size))
-        self.critic_net = TwinQ.build(observation, self.box.size, config.hidden)
-        self.value_net = MLP((observation, *config.hidden, 1))
+        gain = math.sqrt(2)
+        self.actor_net = MLP((observation, *config.hidden, self.box.size), gain=gain)
+        self.critic_net = TwinQ.build(observation, self.box.size, config.hidden, gain)
+        self.value_net = MLP((observation, *config.hidden, 1), gain=gain)
 
         init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=spec.torch_dtype())
         self.actor = self.actor_net.init(init)
@@ -124,9 +125,10 @@ class IQL(Stateful):
         self.value_optimizer.step(value_losses)
 
         with torch.no_grad():
-            advantages = target_values - self.values(batch["observations"])
+            both = torch.cat([batch["observations"], batch["next_observations"]], 1)
+            values, next_values = self.values(both).chunk(2, 1)
+            advantages = target_values - values
             continues = 1.0 - batch["terminations"]
-            next_values = self.values(batch["next_observations"])
             targets = batch["rewards"] + self.config.discount * continues * next_values
 
         actor_losses = self.actor_losses(batch, actions, advantages)

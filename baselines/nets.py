@@ -194,7 +194,9 @@ class ActionBox:
             UsageError: for any other space.
         """
         if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not space.is_bounded():
-            raise UsageError(f"this agent needs a bounded one-dimensional Box of actions, not {space}")
+            raise UsageError(
+                f"this agent needs a bounded one-dimensional Box of actions, not {space}"
+            )
         return cls(np.asarray(space.low, np.float64), np.asarray(space.high, np.float64))
 
     @property

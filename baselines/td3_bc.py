@@ -96,7 +96,9 @@ class TD3BC(Stateful):
         continues = 1.0 - batch["terminations"]
         return batch["rewards"] + c.discount * continues * next_values.amin(1)
 
-    def critic_losses(self, batch: Batch, actions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def critic_losses(
+        self, batch: Batch, actions: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """L_Q ``[S]`` and the values ``[S, 2, B]``."""
         values = self.critic_net(self.critic, batch["observations"], actions)
         return (values - targets.unsqueeze(1)).square().mean(2).sum(1), values

@@ -30,7 +30,7 @@ def run(
         jobs: worker processes; one per core by default.
         retry: also run failed cells again.
         allow_missing: aggregate over an incomplete matrix.
-        **options: the other fields of :class:`suites.plan.Options`, for example ``budget``,
+        **options: the other fields of :class:`suites.resolve.Options`, for example ``budget``,
             ``agents``, ``tasks``, ``seeds``, ``out``.
 
     Returns:
@@ -44,7 +44,8 @@ def run(
     from baselines.config import check_name
     from suites import console
     from suites.cli import execute, make_console, worker_count
-    from suites.plan import Options, make_plan
+    from suites.plan import make_plan
+    from suites.resolve import Options
 
     for name in options:
         check_name(name, [f.name for f in fields(Options)], "option", "run")

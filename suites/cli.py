@@ -18,7 +18,8 @@ from suites import console as show
 from suites.estimate import Estimate, estimate
 from suites.launch import Event, run_jobs
 from suites.manifest import load_budgets, load_suite, shipped
-from suites.plan import Options, SuitePlan, command_line, make_plan, read_state
+from suites.plan import SuitePlan, command_line, make_plan, read_state
+from suites.resolve import Options
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 PIPE_WIDTH = 200  # columns

@@ -63,6 +63,8 @@ def print_plan(console: Console, plan: SuitePlan) -> None:
     for task in plan.tasks:
         if task["missing"]:
             console.print(f"missing: {task['missing']}")
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", markup=False)
     for stale in plan.stale:
         console.print(f"stale, left alone: {stale['path']} ({stale['why']})")
 

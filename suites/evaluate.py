@@ -150,4 +150,5 @@ def clip_to(space: spaces.Space[Any], actions: npt.NDArray[Any]) -> npt.NDArray[
     """The actions ``[..., *action]`` that will be executed: clipped to a box, in its dtype."""
     if not isinstance(space, spaces.Box):
         return actions
-    return np.clip(actions, space.low, space.high).astype(space.dtype, copy=False)
+    clipped: npt.NDArray[Any] = np.clip(actions, space.low, space.high)
+    return clipped.astype(space.dtype, copy=False)

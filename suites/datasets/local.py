@@ -17,6 +17,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -201,6 +202,8 @@ def ensure(
         try:
             store.load(folder, verify=True)
         except DatasetError:
+            for abandoned in folder.parent.glob(f".{folder.name}.*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
             _make(wanted, folder, jobs, progress or (lambda done, total: None))
     return folder
 

@@ -85,8 +85,7 @@ def test_allow_missing_keeps_tasks_at_equal_weight(make: Make, tmp_path: Path) -
     plan, runs = suite(
         make,
         tmp_path,
-        absent=[("hopper-medium", "iql", 0)]
-        + [("walker2d-medium", "td3_bc", s) for s in range(3)],
+        absent=[("hopper-medium", "iql", 0)] + [("walker2d-medium", "td3_bc", s) for s in range(3)],
     )
     comparison = compare(plan, runs, allow_missing=True)
     assert comparison.tasks == ["hopper-medium", "hopper-medium-replay", "walker2d-medium-replay"]
@@ -114,7 +113,7 @@ def test_allow_missing_leaves_out_agents_that_have_not_begun(make: Make, tmp_pat
 
 def test_allow_missing_cannot_make_something_of_nothing(make: Make, tmp_path: Path) -> None:
     plan, runs = suite(make, tmp_path)
-    with pytest.raises(IncompleteMatrixError, match="no task has a finished run"):
+    with pytest.raises(IncompleteMatrixError, match="no task has a run"):
         compare(plan, runs.iloc[:0], allow_missing=True)
 
 
@@ -226,6 +225,6 @@ def test_the_terminal_table_fits_its_window(make: Make, tmp_path: Path, width: i
     text = stream.getvalue()
     assert max(map(len, text.splitlines())) <= width
     for expected in ("walker2d-medium", "td3_bc", "no data", "Read with care.", "iql (4 tried)"):
-        assert expected in text
+        assert expected in " ".join(text.split())
     cell = tables.task_table(plan, runs).cells["walker2d-medium", "td3_bc"]
     assert cell.text in text

@@ -73,7 +73,7 @@ def test_probability_and_profile_against_rliable(rliable: tuple[ModuleType, Modu
 
 
 def test_intervals_agree_with_rliable(rliable: tuple[ModuleType, ModuleType]) -> None:
-    """Within Monte-Carlo error: 0.05 of the interval's width at 2000 resamples."""
+    """Within Monte-Carlo error: 0.1 of the interval's width at 1000 resamples."""
     library, metrics = rliable
     x, y = scores(3), scores(4, shift=-4)
     np.random.seed(0)  # noqa: NPY002  rliable draws from the global state
@@ -82,15 +82,15 @@ def test_intervals_agree_with_rliable(rliable: tuple[ModuleType, ModuleType]) ->
         lambda *m: np.array(
             [metrics.aggregate_iqm(m[0]) if len(m) == 1 else metrics.probability_of_improvement(*m)]
         ),
-        reps=2000,
+        reps=1000,
     )
     rng = np.random.default_rng(0)
     iqm = stats.estimate(stats.iqm, x, rng=rng)
     pair = stats.estimate(stats.probability_of_improvement, x, y, rng=rng)
     for ours, reference in ((iqm, theirs["iqm"]), (pair, theirs["pair"])):
         width = float(reference[1, 0] - reference[0, 0])
-        assert ours.low == pytest.approx(reference[0, 0], abs=0.08 * width)
-        assert ours.high == pytest.approx(reference[1, 0], abs=0.08 * width)
+        assert ours.low == pytest.approx(reference[0, 0], abs=0.1 * width)
+        assert ours.high == pytest.approx(reference[1, 0], abs=0.1 * width)
 
 
 @given(matrix=matrices(), shift=st.integers(-50, 50))
@@ -98,7 +98,7 @@ def test_aggregates_move_with_the_scores(matrix: np.ndarray, shift: int) -> None
     for statistic in (stats.iqm, stats.median, stats.mean):
         assert statistic(matrix + shift) == pytest.approx(statistic(matrix) + shift)
         assert matrix.min() - 1e-9 <= statistic(matrix) <= matrix.max() + 1e-9
-    assert 0 <= stats.optimality_gap(matrix, threshold=matrix.max()) + 1e-9
+    assert stats.optimality_gap(matrix, threshold=matrix.max()) >= -1e-9
 
 
 @given(matrix=matrices())

@@ -181,8 +181,11 @@ def test_cache_heals() -> None:
     assert (folder / store.TABLE_FILE).read_bytes() == before
 
     (folder / store.CARD_FILE).unlink()
+    abandoned = folder.with_name(f".{folder.name}.abandoned")
+    abandoned.mkdir()
     assert not local.is_cached("hopper-random", 300)
     local.ensure("hopper-random", 300)
+    assert not abandoned.exists()
     assert local.is_cached("hopper-random", 300)
 
     stamp = (folder / store.TABLE_FILE).stat().st_mtime_ns

@@ -11,7 +11,8 @@ import pytest
 from baselines import bc
 from baselines.config import UsageError
 from suites.launch import record_failure
-from suites.plan import Options, SuitePlan, cell_path, make_plan
+from suites.plan import SuitePlan, cell_path, make_plan
+from suites.resolve import Options
 
 
 def plan(manifest: Path, **options: Any) -> SuitePlan:

@@ -194,6 +194,8 @@ def test_broken_plugins_fail_their_own_cells_only(
     assert main([*command, "--retry"]) == 1  # ... until one asks
     assert capsys.readouterr().out.count("FAILED") == len(expected) - 1
     assert {r.agent["label"]: r for _, r in records(out)}["raises"].status == "done"
+    main([*command, "--status"])
+    assert '1 finished run of "chatty" came from another text' in capsys.readouterr().out
 
 
 def test_interrupting_keeps_what_is_finished(finished: Path, tmp_path: Path) -> None:
