@@ -174,9 +174,7 @@ def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comp
         partial = [task for task in tasks if any((task, label) not in cells for label in ours)]
         tasks = [task for task in tasks if task not in partial]
         if not ours or not tasks:
-            raise IncompleteMatrixError(
-                "No aggregates: no task has a finished run of every agent yet."
-            )
+            raise IncompleteMatrixError("No aggregates: no task has a run of every agent yet.")
         notes += [f"{label} has no finished run and is left out." for label in idle]
         notes += [f"{task} lacks runs of some agents and is left out." for task in partial]
         notes.append(

@@ -139,10 +139,11 @@ def _figures(
 
     if comparison:
         overall = [row for row in rows if row.group == ALL_TASKS]
+        count = len(comparison.tasks)
         add(
             "aggregates",
             "aggregates",
-            f"Aggregates over {len(comparison.tasks)} tasks. ↓ lower is better.",
+            f"Aggregates over {count} task{'s' * (count != 1)}. ↓ lower is better.",
             plots.aggregate_intervals(overall, look),
         )
         taus, profile = profiles(comparison)

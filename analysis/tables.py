@@ -34,8 +34,8 @@ PERCENT_NOTE = (
 )
 AGGREGATE_NOTE = (
     f"Nominal {100 * CONFIDENCE:.0f} % percentile intervals from a stratified bootstrap over runs. "
-    "Runs: per task. Coverage: how often such an interval holds the truth with so few runs (the "
-    "median's less often). "
+    "Runs: per task. Coverage: how often such an interval holds the truth with so few runs, "
+    "simulated on nine tasks (less often on fewer tasks, and for the median). "
     f"Optimality gap: mean shortfall below {OPTIMALITY_THRESHOLD:.0f}, lower is better."
 )
 PAIR_NOTE = (

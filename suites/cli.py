@@ -215,6 +215,9 @@ def execute(
                 return INTERRUPTED
         refresher.stop()
         show.print_failures(console, monitor.failed)
+        if monitor.failed:
+            report(console, plan, allow_missing)
+            return FAILED
     return report(console, plan, allow_missing)
 
 

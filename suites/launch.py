@@ -92,6 +92,7 @@ class Event:
 
 def run_jobs(jobs: list[Job], workers: int, listen: Callable[[Event], None]) -> None:
     """Runs all jobs; a task's training starts when its data is ready. Failed cells are recorded.
+    A task whose data fails is left out.
 
     Args:
         jobs: in the order in which they should start.
@@ -102,11 +103,6 @@ def run_jobs(jobs: list[Job], workers: int, listen: Callable[[Event], None]) -> 
     waiting_for = {job.task["id"] for job in jobs if job.kind == "data"}
     messages: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
     with _crew(min(workers, len(jobs)), messages) as crew:
-
-        def fail(job: Job, slot: int, seconds: float, error: dict[str, str]) -> None:
-            if job.kind == "train":
-                record_failure(job, error, seconds)
-            listen(Event("failed", job, slot, seconds, error))
 
         def assign() -> None:
             for slot, worker in enumerate(crew):
@@ -142,16 +138,17 @@ def run_jobs(jobs: list[Job], workers: int, listen: Callable[[Event], None]) -> 
             if kind == "done":
                 listen(Event(kind, job, slot, seconds))
             else:
-                fail(job, slot, seconds, message)
+                if job.kind == "train":
+                    record_failure(job, message, seconds)
+                listen(Event("failed", job, slot, seconds, message))
                 if crew[slot] is worker:  # alive, but a failed job may have left anything behind
                     worker.stop()
                     crew[slot] = _hire(slot, messages)
             if job.kind == "data":
                 waiting_for.discard(job.task["id"])
                 if kind == "failed":
-                    for orphan in [j for j in pending if j.task["id"] == job.task["id"]]:
-                        pending.remove(orphan)
-                        fail(orphan, slot, 0.0, message)
+                    # Without data nothing was tried, so nothing is recorded: the next run tries.
+                    pending = [j for j in pending if j.task["id"] != job.task["id"]]
             assign()
 
 

@@ -296,3 +296,22 @@ def test_an_installed_package_brings_its_agent(
     (theirs,) = [r for _, r in records(tmp_path / "runs") if r.agent["label"] == "theirs"]
     assert theirs.status == "done"
     assert theirs.agent["version"] == 3
+
+
+def test_data_that_cannot_be_made_is_said_and_tried_again_next_time(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    data_cache: Path,
+) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    monkeypatch.setenv("FASTQ_BENCH_CACHE", str(tmp_path / "cache"))
+    command = [str(finished / "tiny.yaml"), "--out", str(tmp_path / "runs")]
+    command += ["--tasks", "hopper-random", "--agents", "bc", "--seeds", "1"]
+    assert main(command) == 1
+    assert "failed: data of hopper-random" in capsys.readouterr().out
+    assert not records(tmp_path / "runs")
+    monkeypatch.setenv("FASTQ_BENCH_CACHE", str(data_cache))
+    assert main(command) == 0
+    assert len(records(tmp_path / "runs")) == 3
