@@ -26,7 +26,7 @@ Statistic = Callable[..., FloatArray]
 OPTIMALITY_THRESHOLD = 100.0  # score of the expert on D4RL's scale
 CONFIDENCE = 0.95
 MINIMUM_RUNS_FOR_CLAIMS = 5  # below this the intervals are too narrow to call anything better
-# simulated on nine tasks by benchmarks/statistics.py; other counts take the next lower one's
+# simulated on nine tasks by benchmarks/intervals.py; other counts take the next lower one's
 _COVERAGE = {
     "aggregate": {
         **{1: "no interval", 2: "70-80 %", 3: "82-87 %", 4: "87-90 %", 5: "89-92 %"},

@@ -35,7 +35,7 @@ def test_constraints_pin_every_dependency() -> None:
         if line and not line.startswith("#")
     }
     text = (ROOT / "pyproject.toml").read_text()
-    block = text[text.index("dependencies = [") : text.index("[tool.setuptools]")]
+    block = text[text.index("dependencies = [") : text.index("[tool.setuptools")]
     wanted = {
         re.split(r"[=<>\[]", name)[0].lower().replace("_", "-")
         for name in re.findall(r'^\s*"([^"]+)",', block, re.M)

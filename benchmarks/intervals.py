@@ -1,6 +1,6 @@
 """What the report's intervals are worth, and what they cost.
 
-``python benchmarks/statistics.py`` prints how often a nominal 95 % interval holds the truth with 3,
+``python benchmarks/intervals.py`` prints how often a nominal 95 % interval holds the truth with 3,
 5 and 10 runs on nine tasks, how often the exact test rejects where there is nothing to find, and
 how long the bootstrap takes here and in rliable. ``analysis.stats.coverage`` quotes the result with
 2000 experiments.
