@@ -97,8 +97,7 @@ def build(
             unreadable=results.unreadable,
             provenance=_provenance(results.records),
             runs=runs.to_dict("records"),
-            meaningless=plan.budget == "smoke"
-            or any(record.budget.get("meaningless") for _, record in results.records),
+            meaningless=plan.meaningless,
         ),
     }
     for name, text in texts.items():

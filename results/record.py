@@ -80,7 +80,8 @@ class Record:
         versions: python, torch, numpy, mujoco, gymnasium, platform, cpu, gpu, git commit and dirty.
         timing: data_s, training_s, evaluation_s, total_s, core_seconds (this seed's share of its
             stack), updates_per_s, peak_memory_mib.
-        curve: list of {update, phase, env_steps, return_mean, return_std, score, metrics {..}}.
+        curve: list of {update (counted through all phases), phase, env_steps, return_mean,
+            return_std, score, metrics {..}}.
         final: return_mean, return_std, length_mean, score, last10_score.
         error: type, message, traceback; None if done.
     """
@@ -119,6 +120,7 @@ class Plan:
         stale: list of {path, why}: records of these cells made by another code or dataset version.
         caveats: sentences the report prints under every table.
         watermark: printed across figures ("" if none).
+        meaningless: True for a budget whose numbers only show that everything runs.
         command: the command line that made this plan.
     """
 
@@ -133,6 +135,7 @@ class Plan:
     stale: list[dict[str, str]] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
     watermark: str = ""
+    meaningless: bool = False
     command: str = ""
     schema: int = SCHEMA
 

@@ -101,7 +101,8 @@ class SuitePlan:
             ],
             stale=self.stale,
             caveats=[*self.budget.caveats, *self.warnings],
-            watermark="smoke: meaningless numbers" if self.budget.meaningless else "",
+            watermark="meaningless numbers" if self.budget.meaningless else "",
+            meaningless=self.budget.meaningless,
             command=self.command,
         )
 

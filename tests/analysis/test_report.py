@@ -165,8 +165,10 @@ def test_a_plan_without_cells_makes_a_page(make: Make, tmp_path: Path) -> None:
 
 
 def test_smoke_numbers_are_called_meaningless(make: Make, tmp_path: Path) -> None:
-    folder = make(tmp_path, budget="smoke", seeds=1, watermark="meaningless numbers")
-    assert "the numbers are meaningless" in text_of(build(folder, tmp_path))
+    folder = make(
+        tmp_path, budget="smoke", seeds=1, watermark="meaningless numbers", meaningless=True
+    )
+    assert "The numbers are meaningless" in text_of(build(folder, tmp_path))
     for svg in (folder / "figures").glob("*.svg"):
         assert "meaningless numbers" in svg.read_text()
 
