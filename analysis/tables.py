@@ -78,7 +78,7 @@ class Cell:
         """For people: ``83.2 ± 4.1``, ``3/5 seeds`` while runs are missing, ``-`` if unplanned."""
         if not self.complete:
             return f"{self.runs}/{self.expected} seeds" if self.expected else "-"
-        return f"{self.mean:.1f}" + ("" if math.isnan(self.std) else f" ± {self.std:.1f}")
+        return f"{self.mean:z.1f}" + ("" if math.isnan(self.std) else f" ± {self.std:.1f}")
 
     @property
     def text(self) -> str:

@@ -79,7 +79,7 @@ def vector(env_id: str, count: int = 32, steps: int = 50) -> Callable[[], int]:
 
 def shard(env_id: str, policy: Policy, noise: float) -> Callable[[], int]:
     """Our data generation."""
-    return lambda: len(local.play(env_id, policy, noise=noise, rows=25_000, entropy=(0,)).table)
+    return lambda: len(local.play(env_id, policy, noise=noise, rows=50_000, entropy=(0,)).table)
 
 
 def report(title: str, unit: str, lines: list[tuple[str, dict[str, float]]]) -> None:

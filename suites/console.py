@@ -62,7 +62,7 @@ def print_plan(console: Console, plan: SuitePlan) -> None:
     console.print(table)
     for task in plan.tasks:
         if task["missing"]:
-            console.print(f"missing: {task['missing']}")
+            console.print(f"missing: {task['id']}: {task['missing']}")
     for warning in plan.warnings:
         console.print(f"warning: {warning}", markup=False)
     for stale in plan.stale:
@@ -202,7 +202,7 @@ def outcome(job: Job) -> str:
     if not scores:
         return "ready"
     what = "behaviour scores" if job.kind == "data" else "score"
-    return f"{what} {', '.join(f'{score:.1f}' for score in scores)}"
+    return f"{what} {', '.join(f'{score:z.1f}' for score in scores)}"
 
 
 def print_failures(console: Console, failures: Iterable[tuple[Job, str]]) -> None:

@@ -227,6 +227,8 @@ def describe_task(task_id: str, source: Source, options: Options, budget: Budget
     task = TASKS[task_id]
     low, high, published = reference(task.environment)
     missing = source.missing(task_id)
+    if missing is not None:
+        missing = missing.removeprefix(f"{task_id}: ")  # it always stands beside the task's name
     identity = {} if missing else source.identity(task_id, budget.transitions)
     return {
         "id": task.id,
