@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.common import copy_state
+from baselines.common import copy_state, derive_seed
 from baselines.contract import Agent, Batch, Memory, Metrics, Needs, Spec, Step
 
 
@@ -18,6 +21,10 @@ class SingleSeedAgent(Protocol):
     ``update`` gets tensors ``[B, ...]`` and may do any amount of work. ``act`` gets observations
     ``[E, ...]`` and the memory it returned last (None where episodes begin): a dict of tensors
     ``[E, ...]``, or None. ``state_dict`` may hold ``bytes``.
+
+    Each learner has global random generators (``torch``, ``numpy``, ``random``) of its own, seeded
+    from its seed and saved with it, so that ordinary code that draws from them keeps the contract.
+    What ``act`` draws is forgotten, because acting must not disturb training.
     """
 
     Config: ClassVar[type[Any]]
@@ -51,13 +58,18 @@ def stack(cls: type[SingleSeedAgent]) -> type[Agent]:
         needs = staticmethod(cls.needs)
 
         def __init__(self, spec: Spec, config: Any, seeds: Sequence[int]) -> None:
-            self.learners = [cls(spec, config, seed) for seed in seeds]
+            self.random = [GlobalRandom(seed, spec.device) for seed in seeds]
+            self.learners = []
+            for seed, generators in zip(seeds, self.random, strict=True):
+                with generators.swapped_in():
+                    self.learners.append(cls(spec, config, seed))
 
         def update(self, batch: Batch, phase: str) -> Metrics:
-            rows = [
-                learner.update({field: value[i] for field, value in batch.items()}, phase)
-                for i, learner in enumerate(self.learners)
-            ]
+            rows = []
+            for i, (learner, generators) in enumerate(zip(self.learners, self.random, strict=True)):
+                mine = {field: value[i] for field, value in batch.items()}
+                with generators.swapped_in():
+                    rows.append(learner.update(mine, phase))
             return {
                 name: torch.tensor([float(row[name]) for row in rows], dtype=torch.float64)
                 for name in rows[0]
@@ -66,10 +78,11 @@ def stack(cls: type[SingleSeedAgent]) -> type[Agent]:
         def act(
             self, step: Step, memory: Memory | None = None, *, explore: bool = False
         ) -> tuple[Tensor, Memory | None]:
-            results = [
-                _act_one(learner, step["observations"][i], step["first"][i], _row(memory, i))
-                for i, learner in enumerate(self.learners)
-            ]
+            results = []
+            for i, (learner, generators) in enumerate(zip(self.learners, self.random, strict=True)):
+                mine = None if memory is None else {key: value[i] for key, value in memory.items()}
+                with generators.swapped_in(keep=False):
+                    results.append(_act(learner, step["observations"][i], step["first"][i], mine))
             actions = torch.stack([action for action, _ in results])
             memories = [remembered for _, remembered in results if remembered is not None]
             if not memories:
@@ -77,22 +90,79 @@ def stack(cls: type[SingleSeedAgent]) -> type[Agent]:
             return actions, {key: torch.stack([m[key] for m in memories]) for key in memories[0]}
 
         def state_dict(self) -> dict[str, Any]:
-            return {str(i): copy_state(a.state_dict()) for i, a in enumerate(self.learners)}
+            return {
+                str(i): {"learner": copy_state(learner.state_dict()), "random": generators.state}
+                for i, (learner, generators) in enumerate(
+                    zip(self.learners, self.random, strict=True)
+                )
+            }
 
         def load_state_dict(self, state: Mapping[str, Any]) -> None:
-            for i, learner in enumerate(self.learners):
-                learner.load_state_dict(copy_state(state[str(i)]))
+            if len(state) != len(self.learners):
+                raise ValueError(
+                    f"the saved state is of {len(state)} seeds and this agent has "
+                    f"{len(self.learners)}; build it with the same seeds"
+                )
+            for i, (learner, generators) in enumerate(zip(self.learners, self.random, strict=True)):
+                learner.load_state_dict(copy_state(state[str(i)]["learner"]))
+                generators.state = copy_state(state[str(i)]["random"])
 
     Stacked.__name__ = Stacked.__qualname__ = cls.__name__
-    Stacked.__doc__ = cls.__doc__
+    Stacked.__doc__, Stacked.__module__ = cls.__doc__, cls.__module__
     return cast("type[Agent]", Stacked)
 
 
-def _row(memory: Memory | None, i: int) -> Memory | None:
-    return None if memory is None else {key: value[i] for key, value in memory.items()}
+class GlobalRandom:
+    """The global random generators as one learner sees them: its own, though it shares a process.
+
+    Attributes:
+        state: of torch's, numpy's and Python's generators, in types that ``torch.save`` keeps.
+            Never changed in place.
+    """
+
+    def __init__(self, seed: int, device: str) -> None:
+        self.device = torch.device(device)
+        outside = self._read()
+        number = derive_seed(seed, "global")
+        torch.manual_seed(number)
+        np.random.seed(number % 2**32)
+        random.seed(number)
+        self.state = self._read()
+        self._write(outside)
+
+    @contextlib.contextmanager
+    def swapped_in(self, keep: bool = True) -> Iterator[None]:
+        """Makes these the global generators for a while; ``keep`` what they have moved on to."""
+        outside = self._read()
+        self._write(self.state)
+        try:
+            yield
+            if keep:
+                self.state = self._read()
+        finally:
+            self._write(outside)
+
+    def _read(self) -> dict[str, Any]:
+        kind, keys, *rest = np.random.get_state()
+        state = {
+            "torch": torch.get_rng_state(),
+            "numpy": [kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
+            "python": random.getstate(),
+        }
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def _write(self, state: Mapping[str, Any]) -> None:
+        kind, keys, *rest = state["numpy"]
+        torch.set_rng_state(state["torch"])
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        random.setstate(state["python"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self.device)
 
 
-def _act_one(
+def _act(
     learner: SingleSeedAgent, observations: Tensor, first: Tensor, memory: Memory | None
 ) -> tuple[Tensor, Memory | None]:
     """Acts in all episodes; those that begin are asked apart, because they have no memory."""

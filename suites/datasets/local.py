@@ -122,12 +122,14 @@ def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any
     robots amplify the last bit.
 
     Raises:
-        DatasetError: if there is no such task, its data cannot be made, or ``size`` is below 1.
+        DatasetError: if there is no such task, its data cannot be made, or a number is too small.
     """
     environment, quality = _split(task)
     size = default_size(task) if size is None else size
     if size < 1:
         raise DatasetError(f"{task}: size is {size}; ask for at least one transition")
+    if seed < 0:
+        raise DatasetError(f"{task}: seed is {seed}; it cannot be negative")
     if (why := missing(task)) is not None:
         raise DatasetError(why)
     segments = [

@@ -207,6 +207,8 @@ def test_wrong_names_and_sizes() -> None:
         local.identity("hopper-medium-reply")
     with pytest.raises(DatasetError, match="size is 0; ask for at least one transition"):
         local.ensure("hopper-random", 0)
+    with pytest.raises(DatasetError, match="seed is -1; it cannot be negative"):
+        local.identity("hopper-random", seed=-1)
 
 
 def test_an_expert_that_is_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
