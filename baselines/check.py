@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,11 +29,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from baselines import registry
 from baselines.common import Noise, copy_state
 from baselines.config import UsageError
 from baselines.contract import Agent, Batch, Memory, Metrics, Needs, Phase, Spec, Step
-from baselines import registry
-from baselines.registry import Registry, load_plugin, load_target, make_config, needs_of
+from baselines.registry import Registry, load_target, make_config, needs_of
 
 SEEDS = (3, 11, 42)
 UPDATES = 24  # enough for delayed updates, schedules and moments to matter
@@ -177,7 +176,7 @@ class Task:
         }
 
     def batch(self, needs: Needs, spec: Spec, seed: int, number: int) -> Batch:
-        """The ``number``-th batch of a seed, fields ``[B, ...]`` or, padded left, ``[B, K, ...]``."""
+        """A seed's batch ``number``: fields ``[B, ...]`` or, padded left, ``[B, K, ...]``."""
         draw = Noise([(seed, "check batch", number)], [])
         index = draw.integers(self.episodes * self.length, needs.batch_size)
         dtype = spec.torch_dtype()
@@ -391,29 +390,22 @@ def require_same(
     require(found.keys() == wanted.keys(), f"the names of the metrics change {when}")
     for name, value in wanted.items():
         if differs(found[name], value, tolerance):
-            size = (
-                (found[name] - value).abs().max()
-                if found[name].shape == value.shape
-                else "its shape"
-            )
-            raise CheckError(
-                f"{name} changes {when} (by {size:.1e})"
-                if isinstance(size, Tensor)
-                else f"{name} changes {when} (in {size})"
-            )
+            same_shape = found[name].shape == value.shape
+            extent = f"by {(found[name] - value).abs().max():.1e}" if same_shape else "in shape"
+            raise CheckError(f"{name} changes {when} ({extent})")
 
 
 @contextlib.contextmanager
 def global_seed(seed: int) -> Iterator[None]:
     """Sets torch's and numpy's global generators, and puts them back at the end."""
-    before, before_numpy = torch.get_rng_state(), np.random.get_state()
+    before, before_numpy = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - the legacy generator is the one agents may misuse
+    np.random.seed(seed)  # noqa: NPY002
     try:
         yield
     finally:
         torch.set_rng_state(before)
-        np.random.set_state(before_numpy)
+        np.random.set_state(before_numpy)  # noqa: NPY002
 
 
 # The checks ----------------------------------------------------------------------------------
@@ -549,8 +541,8 @@ def check_save_and_load(cls: type[Agent], config: Any) -> None:
         state = torch.load(file, weights_only=True)
     except Exception as error:
         raise CheckError(
-            "state_dict holds something that torch.load(weights_only=True) refuses; keep to tensors, "
-            "numbers, strings, bytes, and dicts, lists and tuples of these"
+            "state_dict holds something that torch.load(weights_only=True) refuses; keep to "
+            "tensors, numbers, strings, bytes, and dicts, lists and tuples of these"
         ) from error
     resumed = Run.new(cls, config)
     resumed.train(2)  # moments and generators that loading must overwrite
@@ -637,8 +629,8 @@ def check_actions(cls: type[Agent], config: Any) -> None:
                 ).all()
                 require(
                     bool(inside),
-                    f"actions leave the space {space.low} to {space.high} (inputs x {scale:g}): from "
-                    f"{values.min((0, 1))} to {values.max((0, 1))}",
+                    f"actions leave the space {space.low} to {space.high} (inputs x {scale:g}): "
+                    f"from {values.min((0, 1))} to {values.max((0, 1))}",
                 )
 
 
@@ -681,7 +673,7 @@ def check_first_resets_memory(cls: type[Agent], config: Any) -> None:
     require_same(
         {"the actions": torch.stack(restarted[2:])[:, :, [1, 3]]},
         {"the actions": torch.stack(late)[:, :, [1, 3]]},
-        "with what happened before, when only some episodes begin; reset memory where first is True",
+        "with what was before, when only some episodes begin; reset memory where first is True",
         TOLERANCE,
     )
 
@@ -722,8 +714,8 @@ def check_learns(cls: type[Agent], config: Any) -> None:
     data, best = run.spec.statistics["return_mean"], float(TASK.length)
     require(
         reached >= (data + best) / 2,
-        f"after {LEARNING_UPDATES} updates the policy returns {reached:.2f} on the tiny task, where "
-        f"the data's mean is {data:.2f}, the best {best:.2f} and half way is asked for",
+        f"after {LEARNING_UPDATES} updates the policy returns {reached:.2f} on the tiny task, "
+        f"where the data's mean is {data:.2f}, the best {best:.2f} and half way is asked for",
     )
 
 
@@ -738,7 +730,7 @@ def find(targets: Sequence[str], plugins: Sequence[str]) -> dict[str, type[Agent
     """
     registry = Registry(plugins)
     if not targets:
-        targets = [name for plugin in plugins for name in load_plugin(Path(plugin))]
+        targets = [n for n, source in registry.sources.items() if source.startswith("plugin ")]
     if not targets:
         raise UsageError(
             f"name an agent ({', '.join(registry.names())}), module:Class, or --plugin FILE"

@@ -104,7 +104,7 @@ def build(cls: type[T], mapping: Any, where: str) -> T:
     for name, spec in known.items():
         if name not in mapping and spec.default is MISSING and spec.default_factory is MISSING:
             raise UsageError(f'{where}: the key "{name}" is missing')
-    hints = _hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     values = {key: convert(value, hints[key], f"{where}: {key}") for key, value in mapping.items()}
     try:
         return cls(**values)

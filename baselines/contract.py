@@ -166,7 +166,8 @@ class Agent(Protocol):
     ) -> tuple[torch.Tensor, Memory | None]:
         """Returns actions ``[S, E, *action]`` inside the action space, and the memory to pass next.
 
-        ``memory`` is a dict of tensors ``[S, E, ...]`` or None. Episodes do not influence each other.
+        ``memory`` is a dict of tensors ``[S, E, ...]`` or None. Episodes do not influence one
+        another.
         """
         ...
 

@@ -153,4 +153,4 @@ class IQL(Stateful):
             log_std = self.actor["log_std"].detach()
             std = log_std.clamp(self.config.log_std_min, self.config.log_std_max).exp()
             unit = unit + std * step["noise"].normal(self.box.size)
-        return self.box.scale(unit.clamp(-1, 1)), None
+        return self.box.scale(unit), None

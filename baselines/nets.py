@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,9 +36,10 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) 
         ``[*lead, B, out]``.
     """
     if inputs.device.type == "cpu":
-        return _Affine.apply(inputs, weight, bias, relu)  # type: ignore[no-untyped-call]
-    outputs = inputs @ weight + bias
-    return outputs.relu_() if relu else outputs
+        outputs = _Affine.apply(inputs, weight, bias, relu)  # type: ignore[no-untyped-call]
+        return cast(Tensor, outputs)
+    stacked = torch.baddbmm(*(t.flatten(0, -3) for t in (bias, inputs, weight)))
+    return (stacked.relu_() if relu else stacked).unflatten(0, inputs.shape[:-2])
 
 
 class _Affine(torch.autograd.Function):
@@ -52,7 +53,7 @@ class _Affine(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight, rectified = ctx.saved_tensors
         gradient = gradient.contiguous()
@@ -89,7 +90,7 @@ def _product(left: Tensor, right: Tensor, bias: Tensor | None = None, relu: bool
         and 1 not in right.shape
         and torch.backends.mkldnn.enabled
     ):
-        return _onednn_linear(left, right, bias, "relu" if relu else "none", [], "")
+        return cast(Tensor, _onednn_linear(left, right, bias, "relu" if relu else "none", [], ""))
     outputs = torch.nn.functional.linear(left, right, bias)
     return outputs.relu_() if relu else outputs
 
@@ -148,7 +149,8 @@ def orthogonal(noise: Noise, *shape: int) -> Tensor:
     tall, wide = max(rows, columns), min(rows, columns)
     q, r = torch.linalg.qr(noise.normal(*lead, tall, wide))
     q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-    return (q if rows >= columns else q.mT).contiguous()
+    matrix: Tensor = q if rows >= columns else q.mT
+    return matrix.contiguous()
 
 
 @dataclass(frozen=True)
@@ -210,12 +212,11 @@ class ActionBox:
         return bool((self.low == -1).all() and (self.high == 1).all())
 
     def scale(self, unit: Tensor) -> Tensor:
-        """[-1, 1] -> the box."""
+        """[-1, 1] -> the box; what lies outside, by noise or by rounding, is clipped."""
         if self.is_unit:
-            return unit
+            return unit.clamp(-1, 1)
         low, high = unit.new_tensor(self.low), unit.new_tensor(self.high)
-        scaled = (high + low) / 2 + (high - low) / 2 * unit
-        return scaled.clamp(low, high)  # rounding can leave the box
+        return ((high + low) / 2 + (high - low) / 2 * unit).clamp(low, high)
 
     def unscale(self, actions: Tensor) -> Tensor:
         """The box -> [-1, 1]."""

@@ -13,6 +13,7 @@ A package says it in its ``pyproject.toml``::
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from baselines.config import UsageError, build, check_name
 from baselines.contract import TRANSITION_FIELDS, WINDOW_FIELDS, Agent, Needs
@@ -50,7 +51,7 @@ class Registry:
         self.sources = dict.fromkeys(BUILT_IN, "built in")
         for point in entry_points(group=GROUP):
             distribution = point.dist.name if point.dist else "an installed package"
-            self._add(point.name, point.value, f"installed by {distribution}")
+            self._add(point.name, f"{point.module}:{point.attr}", f"installed by {distribution}")
         for plugin in plugins:
             for name, cls in load_plugin(Path(plugin)).items():
                 self._add(name, cls, f"plugin {plugin}")
@@ -101,7 +102,9 @@ def load_plugin(path: Path) -> dict[str, type[Any]]:
     """
     if not path.is_file():
         raise UsageError(f"plugin file {path} is not there; give the path of a Python file")
-    name = f"fastq_bench_plugin_{path.stem}_{abs(hash(str(path.resolve()))):x}"
+    # The same name in every process, so that what the plugin defines can be sent between them.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    name = f"fastq_bench_plugin_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"plugin file {path} is not a Python file; its name must end in .py")
@@ -110,6 +113,7 @@ def load_plugin(path: Path) -> dict[str, type[Any]]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[name]
         raise UsageError(f"plugin file {path} fails: {type(error).__name__}: {error}") from error
     agents = getattr(module, "AGENTS", None)
     if not isinstance(agents, dict) or not agents:
@@ -123,13 +127,16 @@ def check_members(cls: Any, who: str) -> None:
     Raises:
         UsageError: naming what is missing.
     """
+    if not isinstance(cls, type):
+        raise UsageError(f"{who} must be a class, not {cls!r}; see baselines/contract.py")
     absent = [member for member in MEMBERS if not hasattr(cls, member)]
-    if not isinstance(cls, type) or absent:
-        raise UsageError(f"{who} lacks {', '.join(absent) or 'a class'}; see baselines/contract.py")
-    if not is_dataclass(cls.Config):
+    if absent:
+        raise UsageError(f"{who} lacks {', '.join(absent)}; see baselines/contract.py")
+    agent = cast("type[Agent]", cls)
+    if not is_dataclass(agent.Config):
         raise UsageError(f"{who}: Config must be a frozen dataclass whose fields have defaults")
-    if not isinstance(cls.version, int) or isinstance(cls.version, bool):
-        raise UsageError(f"{who}: version must be an integer, not {cls.version!r}")
+    if not isinstance(agent.version, int) or isinstance(agent.version, bool):
+        raise UsageError(f"{who}: version must be an integer, not {agent.version!r}")
 
 
 def make_config(

@@ -125,7 +125,7 @@ class GlobalRandom:
         outside = self._read()
         number = derive_seed(seed, "global")
         torch.manual_seed(number)
-        np.random.seed(number % 2**32)
+        np.random.seed(number % 2**32)  # noqa: NPY002
         random.seed(number)
         self.state = self._read()
         self._write(outside)
@@ -143,7 +143,7 @@ class GlobalRandom:
             self._write(outside)
 
     def _read(self) -> dict[str, Any]:
-        kind, keys, *rest = np.random.get_state()
+        kind, keys, *rest = np.random.get_state()  # noqa: NPY002
         state = {
             "torch": torch.get_rng_state(),
             "numpy": [kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
@@ -156,7 +156,7 @@ class GlobalRandom:
     def _write(self, state: Mapping[str, Any]) -> None:
         kind, keys, *rest = state["numpy"]
         torch.set_rng_state(state["torch"])
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
         random.setstate(state["python"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"], self.device)

@@ -136,5 +136,5 @@ class TD3BC(Stateful):
         unit = self.policy(self.actor, step["observations"]).detach()
         if explore:
             noise = step["noise"].normal(self.box.size)
-            unit = (unit + self.config.exploration_noise * noise).clamp(-1, 1)
+            unit = unit + self.config.exploration_noise * noise
         return self.box.scale(unit), None

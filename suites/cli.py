@@ -13,12 +13,12 @@ from pathlib import Path
 from rich.console import Console
 
 from baselines.config import UsageError
-from results.record import write_plan
+from results.record import PLAN_FILE, Plan, RecordError, read_plan, write_plan
 from suites import console as show
 from suites.estimate import Estimate, estimate
 from suites.launch import Event, run_jobs
 from suites.manifest import load_budgets, load_suite, shipped
-from suites.plan import SuitePlan, command_line, make_plan, read_state
+from suites.plan import State, SuitePlan, command_line, make_plan, read_state, report_folder
 from suites.resolve import Options
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -117,6 +117,8 @@ def _main(chosen: argparse.Namespace, arguments: Sequence[str], console: Console
         return list_everything(console, chosen.plugins)
     if chosen.suite is None:
         raise UsageError("name a suite, for example core3; --list shows them")
+    if chosen.status or chosen.report:
+        return look(console, chosen)
     jobs = worker_count(chosen.jobs)
     options = Options(
         suite=chosen.suite,
@@ -134,11 +136,24 @@ def _main(chosen: argparse.Namespace, arguments: Sequence[str], console: Console
     )
     plan = make_plan(options, command_line(arguments))
     show.print_plan(console, plan)
-    if chosen.status:
-        return FAILED if any(cell.state == "failed" for cell in plan.cells) else OK
-    if chosen.report:
-        return report(console, plan, chosen.allow_missing)
     return execute(console, plan, jobs, chosen.retry, chosen.dry_run, chosen.allow_missing)
+
+
+def look(console: Console, chosen: argparse.Namespace) -> int:
+    """``--status`` and ``--report`` of what was last planned; quick, since no agent is imported."""
+    suite = load_suite(chosen.suite)
+    budget, _ = suite.get_budget(chosen.budget)
+    folder = report_folder(chosen.out, suite.name, budget, chosen.source)
+    try:
+        plan = read_plan(folder / PLAN_FILE)
+    except RecordError as error:
+        raise UsageError(f"{error}; nothing of {suite.name} has run at this budget there") from None
+    if chosen.report:
+        return report(console, folder, chosen.out, chosen.allow_missing)
+    states = states_of(plan, chosen.out)
+    console.print(f"[bold]{plan.title}[/bold]  ({plan.suite}, budget {plan.budget})")
+    show.print_matrix(console, plan, states)
+    return FAILED if "failed" in states.values() else OK
 
 
 def worker_count(jobs: int | None) -> int:
@@ -216,9 +231,9 @@ def execute(
         refresher.stop()
         show.print_failures(console, monitor.failed)
         if monitor.failed:
-            report(console, plan, allow_missing)
+            report(console, plan.folder, plan.options.out, allow_missing)
             return FAILED
-    return report(console, plan, allow_missing)
+    return report(console, plan.folder, plan.options.out, allow_missing)
 
 
 def _prepare_folder(plan: SuitePlan) -> None:
@@ -261,19 +276,22 @@ class Refresher:
             self.process.wait()
 
 
-def report(console: Console, plan: SuitePlan, allow_missing: bool) -> int:
-    """Writes the report, prints the table, and says how it ended."""
+def report(console: Console, folder: Path, out: Path, allow_missing: bool) -> int:
+    """Writes the report of a plan, prints the table, and says how it ended."""
     from analysis.frame import load
     from analysis.report import build
     from analysis.tables import terminal
 
-    plan.with_states({cell.path: read_state(plan.options.out / cell.path) for cell in plan.cells})
-    _prepare_folder(plan)
-    page = build(plan.folder, plan.options.out, allow_missing=allow_missing)
-    described = plan.to_plan()
-    console.print(terminal(described, load(plan.options.out, described)))
+    page = build(folder, out, allow_missing=allow_missing)
+    plan = read_plan(folder / PLAN_FILE)
+    console.print(terminal(plan, load(out, plan)))
     console.print(f"report: {page}")
-    failed = sum(cell.state == "failed" for cell in plan.cells)
+    failed = list(states_of(plan, out).values()).count("failed")
     if failed:
         console.print(f"{failed} cells failed; the report names them, and --retry runs them again")
     return FAILED if failed else OK
+
+
+def states_of(plan: Plan, out: Path) -> dict[str, State]:
+    """What has become of every cell of a plan, by path."""
+    return {cell["path"]: read_state(out / cell["path"]) for cell in plan.cells}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from results.record import RecordError, read_record
+from results.record import Plan, RecordError, read_record
 from suites.estimate import Estimate
 from suites.job import Job
 from suites.launch import Event
-from suites.plan import SuitePlan
+from suites.plan import State, SuitePlan
 
 QUIET_SECONDS = 30.0  # between lines about running jobs where there is no terminal
 
@@ -43,28 +43,30 @@ def print_plan(console: Console, plan: SuitePlan) -> None:
         f"{plan.budget.final_episodes} final episodes; data {plan.options.source}; "
         f"device {plan.device}, {plan.options.precision}"
     )
+    print_matrix(console, plan.to_plan(), {cell.path: cell.state for cell in plan.cells})
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", markup=False)
+
+
+def print_matrix(console: Console, plan: Plan, states: Mapping[str, State]) -> None:
+    """What is done, a line per task, and what is missing, failed or stale."""
+    labels = [agent["label"] for agent in plan.agents]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task", no_wrap=True)
-    for row in plan.rows:
-        table.add_column(row.label, justify="right", overflow="fold")
+    for label in labels:
+        table.add_column(label, justify="right", overflow="fold")
     for task in plan.tasks:
-        if task["missing"]:
-            table.add_row(task["id"], *["missing"] * len(plan.rows))
-            continue
-        cells = [c for c in plan.cells if c.task == task["id"]]
+        cells = [c for c in plan.cells if c["task"] == task["id"]]
         texts = []
-        for row in plan.rows:
-            states = [c.state for c in cells if c.label == row.label]
-            text = f"{states.count('done')}/{len(states)}"
-            failed = states.count("failed")
-            texts.append(text + (f" ({failed} failed)" if failed else ""))
-        table.add_row(task["id"], *texts)
+        for label in labels:
+            found = [states[c["path"]] for c in cells if c["agent"] == label]
+            failed = f" ({found.count('failed')} failed)" if "failed" in found else ""
+            texts.append(f"{found.count('done')}/{len(found)}{failed}")
+        table.add_row(task["id"], *(["missing"] * len(labels) if task["missing"] else texts))
     console.print(table)
     for task in plan.tasks:
         if task["missing"]:
             console.print(f"missing: {task['id']}: {task['missing']}")
-    for warning in plan.warnings:
-        console.print(f"warning: {warning}", markup=False)
     for stale in plan.stale:
         console.print(f"stale, left alone: {stale['path']} ({stale['why']})")
 

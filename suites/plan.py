@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,12 +66,8 @@ class SuitePlan:
     @property
     def folder(self) -> Path:
         """The report folder of this plan."""
-        name = f"{self.suite.name}-{self.budget_name}-{self.options.source}"
-        return self.options.out / "reports" / name
-
-    def with_states(self, states: Mapping[str, State]) -> None:
-        """Takes over what has become of cells, by path."""
-        self.cells = [replace(c, state=states.get(c.path, c.state)) for c in self.cells]
+        options = self.options
+        return report_folder(options.out, self.suite.name, self.budget_name, options.source)
 
     def to_plan(self) -> Plan:
         """What the report needs to know."""
@@ -158,6 +154,11 @@ class SuitePlan:
             device=self.device if kind == "train" and not row.reference else "cpu",
             precision=self.options.precision,
         )
+
+
+def report_folder(out: Path, suite: str, budget: str, source: str) -> Path:
+    """Where a suite's plan and report lie at a budget."""
+    return out / "reports" / f"{suite}-{budget}-{source}"
 
 
 def make_plan(options: Options, command: str = "") -> SuitePlan:

@@ -72,6 +72,7 @@ def test_algorithms_do_not_import_each_other_and_stay_short() -> None:
     [
         "import analysis.frame, analysis.tables, analysis.stats, analysis.report",
         "from suites.cli import main; main(['--list'])",
+        "from suites.cli import main; main(['core3', '--status'])",
         "import results.record, suites.plan, suites.launch, baselines.contract, baselines.registry",
         "import suites.datasets.local",
     ],

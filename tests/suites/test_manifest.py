@@ -135,6 +135,8 @@ def test_mistakes_name_file_key_and_remedy(tmp_path: Path, text: str, words: lis
         (["core3", "--set", "td3_bc.alpha=high"], ["alpha must be float", "high"]),
         (["core3", "--set", "td3_bc.policy_delay=1.5"], ["policy_delay must be int"]),
         ([], ["name a suite"]),
+        (["core3", "--status"], ["plan.json", "no such plan", "has run"]),
+        (["core3", "--report", "--budget", "quikc"], ["unknown budget"]),
     ],
 )
 def test_command_line_mistakes(

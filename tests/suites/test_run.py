@@ -194,7 +194,7 @@ def test_broken_plugins_fail_their_own_cells_only(
     assert main([*command, "--retry"]) == 1  # ... until one asks
     assert capsys.readouterr().out.count("FAILED") == len(expected) - 1
     assert {r.agent["label"]: r for _, r in records(out)}["raises"].status == "done"
-    main([*command, "--status"])
+    main([*command, "--dry-run"])
     assert '1 finished run of "chatty" came from another text' in capsys.readouterr().out
 
 
