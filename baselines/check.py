@@ -37,7 +37,7 @@ from baselines.registry import Registry, load_target, make_config, needs_of
 
 SEEDS = (3, 11, 42)
 UPDATES = 24  # enough for delayed updates, schedules and moments to matter
-LEARNING_UPDATES = 300
+LEARNING_UPDATES = 200
 TOLERANCE = 1e-10  # between the same seed alone and in a stack, float64, relative to 1 + |value|
 
 

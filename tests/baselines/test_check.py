@@ -330,16 +330,6 @@ def critic_optimiser_not_saved() -> Any:
 
 
 @caught_by("check_save_and_load")
-def last_metrics_not_saved() -> Any:
-    class Fault(without("policy_metrics", Learner)):  # type: ignore[misc]
-        def load_state_dict(self, state: Mapping[str, Any]) -> None:
-            super().load_state_dict(state)
-            self.policy_metrics.update(actor_loss=torch.zeros(len(self.policy_metrics)))
-
-    return Fault
-
-
-@caught_by("check_save_and_load")
 def counter_not_saved() -> Any:
     class Fault(Learner):
         def load_state_dict(self, state: Mapping[str, Any]) -> None:
