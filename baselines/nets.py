@@ -23,62 +23,79 @@ from baselines.common import Noise, Parameters
 from baselines.config import UsageError
 
 
-def affine(inputs: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
-    """``inputs @ weight + bias``, through a rectifier if asked; one product per stacked matrix.
+def perceptron(inputs: Tensor, *layers: Tensor) -> Tensor:
+    """Affine maps with rectifiers between them; one map alone is ``inputs @ weight + bias``.
 
     Args:
         inputs: ``[*lead, B, in]``.
-        weight: ``[*lead, in, out]``.
-        bias: ``[*lead, 1, out]``.
-        relu: whether negative outputs become 0.
+        layers: weight ``[*lead, in, out]`` and bias ``[*lead, 1, out]`` of each map, in turn.
 
     Returns:
         ``[*lead, B, out]``.
     """
+    lead = inputs.shape[:-2]
+    hidden, *flat = (value.flatten(0, -3) for value in (inputs, *layers))
     if inputs.device.type == "cpu":
-        outputs = _Affine.apply(inputs, weight, bias, relu)  # type: ignore[no-untyped-call]
-        return cast(Tensor, outputs)
-    stacked = torch.baddbmm(*(t.flatten(0, -3) for t in (bias, inputs, weight)))
-    return (stacked.relu_() if relu else stacked).unflatten(0, inputs.shape[:-2])
+        hidden = _Perceptron.apply(hidden, *flat)  # type: ignore[no-untyped-call]
+    else:
+        for i in range(0, len(flat), 2):
+            hidden = torch.baddbmm(flat[i + 1], hidden.relu() if i else hidden, flat[i])
+    return hidden.unflatten(0, lead)
 
 
-class _Affine(torch.autograd.Function):
-    """:func:`affine` on a CPU: the fastest product for each matrix, bias and rectifier fused in."""
+class _Perceptron(torch.autograd.Function):
+    """:func:`perceptron` on a CPU: matrix by matrix, by the fastest product there is.
+
+    Written out to spare autograd a node and a stack of copies per layer, and to fuse bias and
+    rectifier into the product.
+    """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
-        product = functools.partial(_product, relu=relu)
-        outputs = _each(product, inputs, weight.mT, bias.squeeze(-2))
-        ctx.save_for_backward(inputs, weight, outputs if relu else None)
-        return outputs
+    def forward(ctx: Any, inputs: Tensor, *layers: Tensor) -> Tensor:
+        seen = [inputs.unbind()]  # the inputs of every layer, of every stacked network
+        outputs: Sequence[Tensor] = seen[0]
+        for i in range(0, len(layers), 2):
+            relu = i < len(layers) - 2
+            maps = zip(outputs, layers[i].unbind(), layers[i + 1].unbind(), strict=True)
+            outputs = [_product(x, w.t(), b[0], relu) for x, w, b in maps]
+            seen.append(tuple(outputs))
+        ctx.save_for_backward(*layers)  # so that autograd notices a step taken in between
+        ctx.seen = seen[:-1]
+        return _stack(outputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weight, rectified = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        if rectified is not None:
-            gradient = torch.ops.aten.threshold_backward(gradient, rectified, 0)
-        for_inputs, for_weight, for_bias, _ = ctx.needs_input_grad
-        return (
-            _each(_product, gradient, weight) if for_inputs else None,
-            _each(_product, inputs.mT, gradient.mT) if for_weight else None,
-            gradient.sum(-2, keepdim=True) if for_bias else None,
-            None,
-        )
+        layers, needed = ctx.saved_tensors, ctx.needs_input_grad
+        gradients: list[Tensor | None] = []
+        passed: Sequence[Tensor] = gradient.contiguous().unbind()
+        for i in reversed(range(0, len(layers), 2)):
+            seen = ctx.seen[i // 2]
+            pairs = list(zip(passed, seen, strict=True))
+            for_bias = _stack([g.sum(0, keepdim=True) for g in passed]) if needed[i + 2] else None
+            for_weight = (
+                _stack([_product(x.t(), g.t()) for g, x in pairs]) if needed[i + 1] else None
+            )
+            gradients += [for_bias, for_weight]
+            if i or needed[0]:
+                passed = [_product(g, w) for g, w in zip(passed, layers[i].unbind(), strict=True)]
+            if i:
+                passed = [_rectify(g, x) for g, x in zip(passed, seen, strict=True)]
+        return (_stack(passed) if needed[0] else None, *reversed(gradients))
 
 
-def _each(function: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
-    """``function`` of each stacked matrix, results stacked again; ``stacks[0]`` gives the lead."""
-    lead = stacks[0].shape[:-2]
-    rows = zip(*(s.reshape(-1, *s.shape[len(lead) :]).unbind() for s in stacks), strict=True)
-    results = [function(*row) for row in rows]
-    joined = torch.stack(results) if len(results) > 1 else results[0].unsqueeze(0)  # no copy
-    return joined.reshape(*lead, *joined.shape[1:])
+def _rectify(gradient: Tensor, rectified: Tensor) -> Tensor:
+    """The gradient before a rectifier, from that behind it and its output."""
+    return cast(Tensor, torch.ops.aten.threshold_backward(gradient, rectified, 0))
 
 
-# MKL, behind torch.matmul, leaves half of an AMD processor's vector units idle in float32; oneDNN
-# does not. torch.compile calls this operator too. torch.backends.mkldnn.enabled switches it off.
+def _stack(matrices: Sequence[Tensor]) -> Tensor:
+    """``torch.stack``, without the copy where there is but one."""
+    return torch.stack(list(matrices)) if len(matrices) > 1 else matrices[0].unsqueeze(0)
+
+
+# On AMD processors oneDNN multiplies float32 matrices twice as fast as MKL, which is behind
+# torch.matmul. torch.compile calls this operator too; torch.backends.mkldnn.enabled switches it off.
 _onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
@@ -133,13 +150,16 @@ class MLP:
         hidden = inputs
         if self.copies is not None:
             hidden = inputs.unsqueeze(1).expand(-1, self.copies, -1, -1)
-        last = len(self.sizes) - 2
-        for layer in range(last + 1):
-            weight, bias = parameters[f"weight{layer}"], parameters[f"bias{layer}"]
-            fused = layer < last and self.activation is torch.relu
-            hidden = affine(hidden, weight, bias, relu=fused)
-            if layer < last and not fused:
-                hidden = self.activation(hidden)
+        layers = [
+            parameters[f"{kind}{i}"]
+            for i in range(len(self.sizes) - 1)
+            for kind in ("weight", "bias")
+        ]
+        if self.activation is torch.relu:
+            return perceptron(hidden, *layers)
+        for i in range(0, len(layers), 2):
+            hidden = self.activation(hidden) if i else hidden
+            hidden = perceptron(hidden, *layers[i : i + 2])
         return hidden
 
 

@@ -55,7 +55,7 @@ def dataset() -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def train(name: str, updates: int = 500, **settings: Any) -> float:
+def train(name: str, updates: int = 400, **settings: Any) -> float:
     """The mean return of the trained policies over contexts and seeds."""
     cls: Any = Registry().get(name)
     config = cls.Config(**{**SIZE, **settings})

@@ -12,9 +12,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from baselines import nets
-from baselines.common import Noise
+from baselines.common import Noise, frozen
 from baselines.config import UsageError
-from baselines.nets import MLP, ActionBox, TwinQ, affine, observation_size
+from baselines.nets import MLP, ActionBox, TwinQ, observation_size, perceptron
 
 SEEDS = (3, 11)
 
@@ -62,19 +62,43 @@ def test_twin_q_equals_two_networks() -> None:
 
 
 @pytest.mark.parametrize("lead", [(1,), (3,), (2, 2)])
-@pytest.mark.parametrize("relu", [False, True])
-def test_gradients_of_affine(lead: tuple[int, ...], relu: bool) -> None:
+@pytest.mark.parametrize("sizes", [(3, 4), (3, 5, 1), (3, 4, 5, 2)])
+def test_gradients_of_a_perceptron(lead: tuple[int, ...], sizes: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    arguments = draw(*lead, 5, 3), draw(*lead, 3, 4), draw(*lead, 1, 4)
-    assert torch.autograd.gradcheck(lambda *a: affine(*a, relu=relu), arguments)
-    # A gradient that autograd has expanded from a scalar.
-    (found,) = torch.autograd.grad(affine(*arguments).sum(), arguments[1])
-    expected = arguments[0].sum(-2).unsqueeze(-1).expand_as(found)
-    torch.testing.assert_close(found, expected)
+    arguments = [draw(*lead, 6, 3)]
+    for width, out in itertools.pairwise(sizes):
+        arguments += [draw(*lead, width, out), draw(*lead, 1, out)]
+    assert torch.autograd.gradcheck(perceptron, arguments)
+
+
+def test_no_product_is_made_for_gradients_that_nobody_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    product = nets._product
+    monkeypatch.setattr(nets, "_product", lambda *a: made.append(1) or product(*a))
+    mlp = MLP((4, 5, 6, 1))
+    parameters = mlp.init(Noise.for_seeds([3], "init", dtype=torch.float64))
+    x = torch.ones(1, 2, 4, dtype=torch.float64)
+
+    mlp(parameters, x).sum().backward()
+    assert len(made) == 3 + 3 + 2  # forward, weights, inputs of all layers but the first
+    made.clear()
+    mlp(frozen(parameters), x.requires_grad_()).sum().backward()
+    assert len(made) == 3 + 3  # forward, inputs
+
+
+def test_a_step_between_forward_and_backward_is_noticed() -> None:
+    weight = torch.ones(1, 3, 3, requires_grad=True)
+    y = perceptron(torch.ones(1, 2, 3), weight, torch.zeros(1, 1, 3))
+    with torch.no_grad():
+        weight.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 @pytest.mark.parametrize("out", [1, 3, 32])
@@ -110,7 +134,7 @@ def test_a_seed_computes_the_same_bits_alone_and_in_a_stack() -> None:
 
 def test_there_is_no_second_derivative() -> None:
     x = torch.ones(1, 2, 3, requires_grad=True)
-    y = affine(x, torch.ones(1, 3, 2, requires_grad=True), torch.zeros(1, 1, 2))
+    y = perceptron(x, torch.ones(1, 3, 2, requires_grad=True), torch.zeros(1, 1, 2))
     (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
