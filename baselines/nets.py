@@ -36,11 +36,11 @@ def perceptron(inputs: Tensor, *layers: Tensor) -> Tensor:
     lead = inputs.shape[:-2]
     hidden, *flat = (value.flatten(0, -3) for value in (inputs, *layers))
     if inputs.device.type == "cpu":
-        hidden = _Perceptron.apply(hidden, *flat)  # type: ignore[no-untyped-call]
+        hidden = cast(Tensor, _Perceptron.apply(hidden, *flat))  # type: ignore[no-untyped-call]
     else:
         for i in range(0, len(flat), 2):
             hidden = torch.baddbmm(flat[i + 1], hidden.relu() if i else hidden, flat[i])
-    return hidden.unflatten(0, lead)
+    return hidden.reshape(*lead, *hidden.shape[1:])
 
 
 class _Perceptron(torch.autograd.Function):
@@ -95,7 +95,7 @@ def _stack(matrices: Sequence[Tensor]) -> Tensor:
 
 
 # On AMD processors oneDNN multiplies float32 matrices twice as fast as MKL, which is behind
-# torch.matmul. torch.compile calls this operator too; torch.backends.mkldnn.enabled switches it off.
+# torch.matmul. torch.compile uses this operator too; torch.backends.mkldnn.enabled turns it off.
 _onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 

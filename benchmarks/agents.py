@@ -18,8 +18,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from baselines import nets
+from baselines.contract import Batch, Phase, Spec
+from baselines.registry import Registry
 
 # As for the suite's workers (suites/launch.py): keep large temporaries mapped, one thread. Read by
 # the C library when a process starts, hence the second start.
@@ -30,19 +38,6 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
-if __name__ == "__main__" and any(os.environ.get(k) != v for k, v in ENVIRONMENT.items()):
-    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import numpy as np
-import torch
-from gymnasium import spaces
-from torch import Tensor, nn
-
-from baselines import nets
-from baselines.contract import Batch, Phase, Spec
-from baselines.registry import Registry
 
 OBSERVATION, ACTION, HIDDEN, BATCH = 11, 3, 256, 256  # hopper, the published networks
 ROUNDS = 12  # every contestant runs this often, in turn; its best round counts
@@ -278,4 +273,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
     main()

@@ -49,6 +49,7 @@ EXPERT_SCORE = {"halfcheetah": 75.0, "hopper": 95.0, "walker2d": 95.0}
 _SIZES = {"medium-expert": 2_000_000}
 _REPLAY_SIZES = {"halfcheetah": 202_000, "hopper": 402_000, "walker2d": 302_000}
 _SHARD = 50_000  # transitions at most
+_FEWEST_STEPS = 2_000  # of each policy in medium-replay: two episodes of the time limit
 _SLOTS = 32  # environments stepped together at most
 # Data collection resets with seeds from here on; smaller ones are left to training and evaluation.
 _FIRST_RESET_SEED = 2**32
@@ -139,7 +140,7 @@ def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any
             "noise": segment.noise,
             "share": segment.share,
         }
-        for segment in _recipe(environment, quality)
+        for segment in _recipe(environment, quality, size)
     ]
     content = {
         "source": "local",
@@ -229,8 +230,8 @@ def _checkpoint(environment: str, name: str) -> dict[str, Any]:
     return next((entry for entry in checkpoints if entry["name"] == name), {})
 
 
-def _recipe(environment: str, quality: str) -> list[Segment]:
-    """The policies of a dataset in the order in which they act."""
+def _recipe(environment: str, quality: str, size: int) -> list[Segment]:
+    """The policies of a dataset of ``size`` transitions in the order in which they act."""
     index = behaviour.index(environment)
     if quality == "random" or index is None:
         return [Segment("random", 1.0, 1.0)]
@@ -243,6 +244,9 @@ def _recipe(environment: str, quality: str) -> list[Segment]:
         steps = {entry["name"]: entry["steps"] for entry in index["checkpoints"]}
         last = steps[level("medium").policy]
         kept = [name for name in steps if steps[name] <= last]
+        # A small dataset takes fewer of them, evenly spaced, so that each finishes episodes.
+        count = min(len(kept), 1 + max(1, size // _FEWEST_STEPS))
+        kept = [kept[i] for i in np.linspace(0, len(kept) - 1, count).round().astype(int)]
         spans = np.diff([steps[name] for name in kept])
         return [Segment(name, 1.0, float(span)) for name, span in zip(kept, spans, strict=False)]
     parts = {"medium": ("medium",), "expert": ("expert",), "medium-expert": ("medium", "expert")}
@@ -472,10 +476,14 @@ def _measure(data: store.Dataset) -> dict[str, Any]:
             }
         )
     minimum, maximum, source = reference(_split(data.card["task"])[0])
-    summary = {"episodes": len(returns), "policies": policies, "score_reference": source}
     if not len(returns):
-        return summary
-    return summary | {
+        raise DatasetError(
+            f"{data.card['task']}: no episode ends within {len(ids)} transitions; ask for more"
+        )
+    return {
+        "episodes": len(returns),
+        "policies": policies,
+        "score_reference": source,
         "return_mean": float(returns.mean()),
         "return_std": float(returns.std()),
         "return_best": float(returns.max()),
