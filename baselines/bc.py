@@ -5,6 +5,7 @@ L(theta) = E_(s,a)~D |pi_theta(s) - a|^2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +13,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from baselines.common import Adam, Noise, Stateful
+from baselines.config import check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
 from baselines.nets import MLP, ActionBox, observation_size
 
@@ -24,6 +26,13 @@ class BCConfig:
     lr: float = 3e-4  # Adam; Fujimoto & Gu 2021, Table 3
     batch_size: int = 256  # transitions per update; Fujimoto & Gu 2021, Table 3
     standardize: bool = True  # observations to mean 0, std 1; as td3_bc
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            lr=(0, math.inf),
+            batch_size=(1, math.inf),
+        )
 
 
 class BC(Stateful):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -110,3 +111,20 @@ def build(cls: type[T], mapping: Any, where: str) -> T:
         return cls(**values)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from None
+
+
+def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
+    """Refuses numbers outside their range; for a config's ``__post_init__``.
+
+    Args:
+        config: the dataclass instance.
+        ranges: field name -> smallest and largest value allowed.
+
+    Raises:
+        UsageError: naming the field and its range.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            allowed = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+            raise UsageError(f"{name} must be {allowed}, not {value:g}")

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from baselines.common import Adam, Noise, Stateful, copy_parameters, expectile_loss, polyak
+from baselines.config import check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
 from baselines.nets import MLP, ActionBox, TwinQ, observation_size
 
@@ -40,6 +41,18 @@ class IQLConfig:
     cosine: bool = True  # policy lr falls to 0 over the budget's updates; authors' learner.py
     batch_size: int = 256  # transitions per update; authors' train_offline.py
     scale_rewards: bool = True  # r * 1000 / (best - worst return); authors' train_offline.py
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            expectile=(0, 1),
+            temperature=(0, math.inf),
+            discount=(0, 1),
+            tau=(0, 1),
+            advantage_clip=(0, math.inf),
+            lr=(0, math.inf),
+            batch_size=(1, math.inf),
+        )
 
 
 class IQL(Stateful):

@@ -9,6 +9,7 @@ TD3 (clipped double Q, target smoothing, delayed policy updates) with one added 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, polyak
+from baselines.config import check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
 from baselines.nets import MLP, ActionBox, TwinQ, observation_size
 
@@ -37,6 +39,21 @@ class TD3BCConfig:
     critic_lr: float = 3e-4  # Adam
     batch_size: int = 256  # transitions per update
     standardize: bool = True  # observations to mean 0, std 1 (+ 1e-3); section 5
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            alpha=(0, math.inf),
+            discount=(0, 1),
+            tau=(0, 1),
+            policy_noise=(0, math.inf),
+            noise_clip=(0, math.inf),
+            policy_delay=(1, math.inf),
+            exploration_noise=(0, math.inf),
+            actor_lr=(0, math.inf),
+            critic_lr=(0, math.inf),
+            batch_size=(1, math.inf),
+        )
 
 
 class TD3BC(Stateful):

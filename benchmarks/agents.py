@@ -176,6 +176,9 @@ IQL = (
     + 2 * train(JOINED, 1)  # both critics
 )
 ARITHMETIC = {"bc": train(OBSERVATION, ACTION), "td3_bc": TD3_BC, "iql": IQL}
+# What the algorithm needs; the plain version also makes gradients that nobody uses. Plain IQL takes
+# advantages before the value's step, which saves a pass.
+PLAIN_ARITHMETIC = {"td3_bc": TD3_BC, "iql": IQL - forward(OBSERVATION, 1)}
 
 
 # Measuring -----------------------------------------------------------------------------------
@@ -263,7 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not stack:
             continue
         bare = name.removeprefix("plain ")
-        work, speed = ARITHMETIC[bare], found * stack
+        work = (ARITHMETIC if bare == name else PLAIN_ARITHMETIC)[bare]
+        speed = found * stack
         reference = best.get((f"plain {bare}", 1))
         ratio = f"{speed / reference:.2f}" if reference else ""
         print(

@@ -110,9 +110,10 @@ def _agent(job: Job) -> tuple[float, float]:
     config = make_config(cls, job.agent["config"], job.name)
     needs = needs_of(cls, config, job.name)
     dataset = made_up_dataset(job.task["env_id"])
-    spec = make_spec(job, dataset)
+    transform = Transform.fit(dataset, needs)
+    spec = make_spec(job, dataset, transform)
     agent = cls(spec, config, job.seeds)
-    sampler = Sampler(dataset, needs, Transform.fit(dataset, needs), job.seeds, spec)
+    sampler = Sampler(dataset, needs, transform, job.seeds, spec)
     update = 0.0
     if job.updates:
         phase = spec.phases[0].name

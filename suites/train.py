@@ -32,7 +32,7 @@ class AgentError(RuntimeError):
     """An agent broke the contract while training; the message says how."""
 
 
-def make_spec(job: Job, dataset: Dataset) -> Spec:
+def make_spec(job: Job, dataset: Dataset, transform: Transform) -> Spec:
     """What the agent may know of its task."""
     env = make_vector(job.task["env_id"], 1)
     try:
@@ -47,7 +47,8 @@ def make_spec(job: Job, dataset: Dataset) -> Spec:
             statistics={
                 key: card[key]
                 for key in ("transitions", "episodes", "return_mean", "return_best", "return_worst")
-            },
+            }
+            | {"reward_scale": transform.reward_scale},
             device=job.device,
             dtype=job.precision,
         )
@@ -86,7 +87,7 @@ class Training:
         config = make_config(cls, job.agent["config"], who)
         needs = needs_of(cls, config, who)
         self.transform = Transform.fit(self.dataset, needs)
-        self.spec = make_spec(job, self.dataset)
+        self.spec = make_spec(job, self.dataset, self.transform)
         self.agent: Agent = cls(self.spec, config, job.seeds)
         self.sampler = Sampler(self.dataset, needs, self.transform, job.seeds, self.spec)
         self.curve: list[dict[str, Any]] = []

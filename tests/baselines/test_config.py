@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from baselines.config import UsageError, build, check_name, convert, did_you_mean
+from baselines.registry import BUILT_IN, Registry
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,28 @@ def test_suggestions() -> None:
     assert check_name("a", ["a"], "task") == "a"
     with pytest.raises(UsageError, match=r'^unknown task "\[\]" \(known: a\)$'):
         check_name([], ["a"], "task")
+
+
+@pytest.mark.parametrize(
+    ("agent", "setting", "message"),
+    [
+        ("td3_bc", {"discount": 99}, "here: discount must be from 0 to 1, not 99"),
+        ("td3_bc", {"policy_delay": 0}, "here: policy_delay must be at least 1, not 0"),
+        ("iql", {"expectile": float("nan")}, "here: expectile must be from 0 to 1, not nan"),
+        ("bc", {"lr": -1}, "here: lr must be at least 0, not -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    agent: str, setting: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        build(Registry().get(agent).Config, setting, "here")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("agent", sorted(set(BUILT_IN) - {"random"}))
+def test_the_docs_list_every_setting_with_its_default(agent: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "agents" / f"{agent}.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+    settings = {f.name: f.default for f in fields(Registry().get(agent).Config)}
+    assert rows == {name: str(value).strip("()") for name, value in settings.items()}

@@ -201,3 +201,12 @@ def test_other_observation_spaces_are_refused() -> None:
 
 def test_onednn_is_used_where_it_exists() -> None:
     assert nets._onednn_linear is not None or not torch.backends.mkldnn.is_available()
+
+
+def test_other_devices_take_the_plain_path() -> None:
+    mlp = MLP((4, 8, 2), copies=2)
+    parameters = mlp.init(Noise.for_seeds(SEEDS, "init"))
+    elsewhere = {name: value.to("meta") for name, value in parameters.items()}
+    y = mlp(elsewhere, torch.zeros(2, 5, 4, device="meta"))
+    assert y.shape == (2, 2, 5, 2)
+    assert type(y.grad_fn).__name__ != "_PerceptronBackward"
