@@ -315,3 +315,18 @@ def test_data_that_cannot_be_made_is_said_and_tried_again_next_time(
     monkeypatch.setenv("FASTQ_BENCH_CACHE", str(data_cache))
     assert main(command) == 0
     assert len(records(tmp_path / "runs")) == 3
+
+
+def test_the_how_tos_plugins_run_beside_the_others(finished: Path, tmp_path: Path) -> None:
+    examples = Path(__file__).parents[2] / "examples"
+    command = [str(finished / "tiny.yaml"), "--out", str(tmp_path), "--tasks", "hopper-random"]
+    for name in ("stacked_plugin.py", "single_seed_plugin.py"):
+        command += ["--plugin", str(examples / name)]
+    assert main([*command, "--agents", "awr,dropout_bc", "--stack", "2"]) == 0
+    by_label = {r.agent["label"]: (p, r) for p, r in records(tmp_path)}
+    assert set(by_label) == {"random", "behaviour", "bc", "awr", "dropout_bc"}
+    for label in ("awr", "dropout_bc"):
+        path, record = by_label[label]
+        assert record.status == "done"
+        assert record.stack == [0, 1]
+        assert load_policy(path).act(np.zeros(11)).shape == (3,)
