@@ -28,16 +28,7 @@ from torch import Tensor, nn
 from baselines import nets
 from baselines.contract import Batch, Phase, Spec
 from baselines.registry import Registry
-
-# As for the suite's workers (suites/launch.py): keep large temporaries mapped, one thread. Read by
-# the C library when a process starts, hence the second start.
-ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}
+from suites.launch import WORKER_ENVIRONMENT
 
 OBSERVATION, ACTION, HIDDEN, BATCH = 11, 3, 256, 256  # hopper, the published networks
 ROUNDS = 12  # every contestant runs this often, in turn; its best round counts
@@ -277,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
+    # The C library reads its settings when a process starts, hence the second start.
+    if any(os.environ.get(name) != value for name, value in WORKER_ENVIRONMENT.items()):
+        environment = {**os.environ, **WORKER_ENVIRONMENT}
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)
     main()
