@@ -78,8 +78,8 @@ class Record:
         dataset: id, sha256, transitions, episodes, return_mean, return_std, score_mean, and more
             of the dataset's card.
         versions: python, torch, numpy, mujoco, gymnasium, platform, cpu, gpu, git commit and dirty.
-        timing: data_s, training_s, evaluation_s, total_s, core_seconds (this seed's share of its
-            stack), updates_per_s, peak_memory_mib.
+        timing: data_s, training_s, evaluation_s, total_s, core_seconds (processor time, this seed's
+            share of its stack), updates_per_s, peak_memory_mib.
         curve: list of {update (counted through all phases), phase, env_steps, return_mean,
             return_std, score, metrics {..}}.
         final: return_mean, return_std, length_mean, score, last10_score.

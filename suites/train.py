@@ -150,7 +150,7 @@ class Training:
         self.curve.append({"update": update, "phase": phase, "metrics": values})
         self.seconds["evaluation"] += time.perf_counter() - started
 
-    def save(self, final: Evaluation, total_seconds: float) -> None:
+    def save(self, final: Evaluation, total_seconds: float, core_seconds: float) -> None:
         """Writes every seed's policy, episodes and record."""
         job = self.job
         share = 1.0 / len(job.seeds)
@@ -158,7 +158,7 @@ class Training:
         timing = {
             **{f"{part}_s": value for part, value in self.seconds.items()},
             "total_s": total_seconds,
-            "core_seconds": total_seconds * share,
+            "core_seconds": core_seconds * share,
             "updates_per_s": job.updates / seconds if job.updates and seconds > 0 else 0.0,
             "peak_memory_mib": provenance.peak_memory_mib(),
         }
@@ -259,10 +259,13 @@ def train(job: Job, progress: Progress) -> None:
         Exception: what the agent raises; AgentError or PolicyError if it breaks the contract.
     """
     torch.set_num_threads(1)
-    started = time.perf_counter()
+    started, core_started = time.perf_counter(), time.process_time()
     training = Training(job, progress)
     final = training.run()
-    training.save(final, time.perf_counter() - started)
+    total = time.perf_counter() - started
+    # With one thread, processor time is what a run costs, however busy the machine is.
+    on_cpu = job.device == "cpu"
+    training.save(final, total, time.process_time() - core_started if on_cpu else total)
 
 
 def prepare(job: Job, progress: Progress) -> None:
