@@ -249,7 +249,6 @@ def read_state(folder: Path) -> State:
 def find_stale(plan: SuitePlan) -> list[dict[str, str]]:
     """Records of this plan's cells that another code or dataset version made."""
     paths = {cell.path for cell in plan.cells}
-    wanted = {_timeless(cell.identity, cell.seed) for cell in plan.cells}
     current = {_timeless(cell.identity, cell.seed): cell.identity for cell in plan.cells}
     stale = []
     for folder, record in scan(plan.options.out):
@@ -258,7 +257,7 @@ def find_stale(plan: SuitePlan) -> list[dict[str, str]]:
             continue
         identity = {key: value for key, value in record.cell.items() if key != "seed"}
         key = _timeless(identity, record.seed)
-        if key in wanted:
+        if key in current:
             stale.append({"path": path, "why": _difference(record, current[key])})
     return stale
 

@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from results.record import normalized_score
+from suites import catalog
 from suites.catalog import reference
 from suites.datasets import behaviour, store
 from suites.datasets.behaviour import Policy
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
     from suites.envs import VectorEnv
 
 RECIPE_VERSION = 1  # raised whenever the same identity would give other bytes
-ENVIRONMENTS = {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
+ENVIRONMENTS = {name: f"{title}-v5" for name, title in catalog.ENVIRONMENTS.items()}
 FIELDS = (*store.REQUIRED, "policy_ids", "reward_parts")  # of every transition
-QUALITIES = ("random", "medium", "medium-replay", "medium-expert", "expert")
 # A policy that scores less is not called an expert.
 EXPERT_SCORE = {"halfcheetah": 75.0, "hopper": 95.0, "walker2d": 95.0}
 
@@ -84,7 +84,7 @@ class Shard:
 
 def tasks() -> tuple[str, ...]:
     """All task ids, those included whose data cannot be made (see :func:`missing`)."""
-    return tuple(f"{name}-{quality}" for name in ENVIRONMENTS for quality in QUALITIES)
+    return tuple(catalog.TASKS)
 
 
 def missing(task: str) -> str | None:
@@ -213,7 +213,7 @@ def ensure(
 
 def _split(task: str) -> tuple[str, str]:
     environment, _, quality = task.partition("-")
-    if environment in ENVIRONMENTS and quality in QUALITIES:
+    if task in catalog.TASKS:
         return environment, quality
     near = difflib.get_close_matches(task, tasks(), 1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(tasks())}"
