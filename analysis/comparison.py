@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,12 +17,14 @@ from analysis.stats import (
     MINIMUM_RUNS_FOR_CLAIMS,
     Estimate,
     FloatArray,
-    aggregates,
-    estimate,
+    IntArray,
+    estimate_aggregates,
+    estimate_improvement,
+    estimate_profile,
     exact_p_value,
     holm,
-    performance_profile,
     probability_of_improvement,
+    unit_means,
 )
 from results.record import Plan
 
@@ -36,6 +38,7 @@ _SEED = 0  # of every bootstrap, so that the same records give the same report
 _FIRST = ("random", "behaviour", "bc")  # the yardsticks, in table order
 _NAMED_GAPS = 5
 
+Scores = dict[tuple[str, str], dict[tuple[int, int], float]]
 Kind = Literal["reference", "comparison", "shrunk", "foreign"]
 
 
@@ -61,13 +64,15 @@ class Comparison:
         scores: ``[n, T]`` by agent; n may differ between agents.
         tasks: the T columns.
         groups: columns by name: all tasks, then each quality that has at least two.
-        notes: sentences on what was left out.
+        notes: sentences on what was left out, and on draws of the data.
+        draws: ``[n]`` draw of the data of each run, by agent; an agent that is not in it has one.
     """
 
     scores: dict[str, FloatArray]
     tasks: list[str]
     groups: dict[str, list[int]]
     notes: list[str]
+    draws: dict[str, IntArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,8 @@ class Pair:
         x: the agent that is ahead (or was listed first, at one half).
         y: the other.
         estimate: probability of improvement of x over y.
-        p: exact two-sided p-value of their being alike on every task.
+        p: exact two-sided p-value of their being alike on every task; of the means over draws of
+            the data where there are several.
         p_holm: the same, adjusted for all pairs of the report.
     """
 
@@ -101,8 +107,9 @@ class Pair:
     @property
     def verdict(self) -> str:
         """What may be said of the pair in words."""
-        if self.estimate.runs < MINIMUM_RUNS_FOR_CLAIMS:
-            return f"no verdict under {MINIMUM_RUNS_FOR_CLAIMS} runs"
+        if self.estimate.units < MINIMUM_RUNS_FOR_CLAIMS:
+            nested = self.estimate.units < self.estimate.runs
+            return f"no verdict under {MINIMUM_RUNS_FOR_CLAIMS} {'draws' if nested else 'runs'}"
         return f"{self.x} better" if self.p_holm < LEVEL else "not separated"
 
 
@@ -126,14 +133,18 @@ def agents(plan: Plan, runs: pd.DataFrame) -> list[Agent]:
     return planned + [Agent(label, "foreign") for label in foreign]
 
 
-def scores_by_cell(runs: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
-    """Scores as ``{(task, agent): {seed: score}}``, seeds ascending."""
-    cells: dict[tuple[str, str], dict[int, float]] = {}
-    for task, agent, seed, score in zip(
-        runs["task"], runs["agent"], runs["seed"], runs["score"], strict=True
+def scores_by_cell(runs: pd.DataFrame) -> Scores:
+    """Scores as ``{(task, agent): {(draw, seed): score}}``, draws and seeds ascending.
+
+    A table without the column "draw" has one draw of the data, 0.
+    """
+    draws = runs["draw"] if "draw" in runs else itertools.repeat(0, len(runs))
+    cells: Scores = {}
+    for task, agent, draw, seed, score in zip(
+        runs["task"], runs["agent"], draws, runs["seed"], runs["score"], strict=True
     ):
-        cells.setdefault((task, agent), {})[int(seed)] = float(score)
-    return {key: dict(sorted(seeds.items())) for key, seeds in cells.items()}
+        cells.setdefault((task, agent), {})[int(draw), int(seed)] = float(score)
+    return {key: dict(sorted(scores.items())) for key, scores in cells.items()}
 
 
 def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comparison:
@@ -141,7 +152,8 @@ def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comp
 
     Tasks whose data is missing are left out and named. With ``allow_missing`` so are agents without
     any run and tasks that one of the others has not begun; what remains is cut to the same number
-    of runs on every task of an agent, lowest seeds first, so that tasks keep equal weight.
+    of runs (and of draws of the data) on every task of an agent, lowest first, so that tasks keep
+    equal weight.
 
     Raises:
         IncompleteMatrixError: if runs are missing and ``allow_missing`` is not set, or if nothing
@@ -156,11 +168,14 @@ def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comp
         lacking = "agents at an unshrunk budget" if tasks else "tasks with data"
         raise IncompleteMatrixError(f"No aggregates: this plan has no {lacking}.")
 
+    planned = Counter((str(cell["task"]), str(cell["agent"])) for cell in plan.cells)
+    expected = max([len(plan.seeds), *(planned[task, label] for task in tasks for label in ours)])
+    unit = "seeds" if expected == len(plan.seeds) else "runs"
     gaps = [
-        f"{label} has {done}/{len(plan.seeds)} seeds on {task}"
+        f"{label} has {done}/{expected} {unit} on {task}"
         for task in tasks
         for label in ours
-        if (done := len(cells.get((task, label), {}))) < len(plan.seeds)
+        if (done := len(cells.get((task, label), {}))) < expected
     ]
     if gaps and not allow_missing:
         more = f"; and {len(gaps) - _NAMED_GAPS} more gaps" if len(gaps) > _NAMED_GAPS else ""
@@ -195,11 +210,14 @@ def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comp
     for quality, count in counts.items():
         if 1 < count < len(tasks):
             groups[quality] = [i for i, task in enumerate(tasks) if qualities[task] == quality]
+    matrices = {label: _matrix(cells, label, tasks) for label in compared}
+    draws = {label: labels for label, (_, labels) in matrices.items()}
     return Comparison(
-        scores={label: _matrix(cells, label, tasks) for label in compared},
+        scores={label: scores for label, (scores, _) in matrices.items()},
         tasks=tasks,
         groups=groups,
-        notes=notes,
+        notes=notes + _about_draws(draws),
+        draws=draws,
     )
 
 
@@ -214,13 +232,35 @@ def _what_is_left_out(plan: Plan, columns: list[Agent]) -> list[str]:
     return notes
 
 
-def _matrix(
-    cells: dict[tuple[str, str], dict[int, float]], label: str, tasks: list[str]
-) -> FloatArray:
-    """``[n, T]``, n being the fewest runs the agent has on any of the tasks."""
-    columns = [list(cells[task, label].values()) for task in tasks]
-    runs = min(map(len, columns))
-    return np.array([column[:runs] for column in columns]).T
+def _about_draws(draws: dict[str, IntArray]) -> list[str]:
+    counts = {label: len(np.unique(labels)) for label, labels in draws.items()}
+    many = max(counts.values(), default=1)
+    if many == 1:
+        return []
+    few = [label for label, count in counts.items() if count == 1]
+    return [
+        f"Runs are nested in {many} draws of the data: intervals and p-values are over draws, each "
+        "with all its runs, so that they also describe new data of the same recipe.",
+        *([f"Of one draw of the data, or of unknown ones: {', '.join(few)}."] if few else []),
+    ]
+
+
+def _matrix(cells: Scores, label: str, tasks: list[str]) -> tuple[FloatArray, IntArray]:
+    """Scores ``[n, T]`` and draws ``[n]``.
+
+    As many draws as the agent has on the task where it has fewest, and as many runs of each as the
+    smallest of these draws has.
+    """
+    nested = []
+    for task in tasks:
+        by_draw: dict[int, list[float]] = {}
+        for (draw, _), score in cells[task, label].items():
+            by_draw.setdefault(draw, []).append(score)
+        nested.append(list(by_draw.values()))
+    draws = min(map(len, nested))
+    runs = min(len(scores) for column in nested for scores in column[:draws])
+    scores = np.array([[draw[:runs] for draw in column[:draws]] for column in nested])
+    return scores.reshape(len(tasks), -1).T, np.repeat(np.arange(draws), runs)
 
 
 def aggregate_rows(comparison: Comparison) -> list[AggregateRow]:
@@ -230,7 +270,11 @@ def aggregate_rows(comparison: Comparison) -> list[AggregateRow]:
             group=group,
             agent=agent,
             tasks=len(columns),
-            estimate=estimate(aggregates, scores[:, columns], rng=np.random.default_rng(_SEED)),
+            estimate=estimate_aggregates(
+                scores[:, columns],
+                comparison.draws.get(agent),
+                rng=np.random.default_rng(_SEED),
+            ),
         )
         for group, columns in comparison.groups.items()
         for agent, scores in comparison.scores.items()
@@ -244,16 +288,10 @@ def pairs(comparison: Comparison) -> list[Pair]:
         if probability_of_improvement(comparison.scores[x], comparison.scores[y]) < 0.5:
             x, y = y, x
         ours, theirs = comparison.scores[x], comparison.scores[y]
-        found.append(
-            (
-                x,
-                y,
-                estimate(
-                    probability_of_improvement, ours, theirs, rng=np.random.default_rng(_SEED)
-                ),
-                exact_p_value(ours, theirs),
-            )
-        )
+        draws = comparison.draws.get(x), comparison.draws.get(y)
+        value = estimate_improvement(ours, theirs, draws, rng=np.random.default_rng(_SEED))
+        p = exact_p_value(unit_means(ours, draws[0]), unit_means(theirs, draws[1]))
+        found.append((x, y, value, p))
     adjusted = holm([p for *_, p in found])
     return [
         Pair(x, y, value, p, float(p_holm))
@@ -271,9 +309,10 @@ def profiles(comparison: Comparison, points: int = 201) -> tuple[FloatArray, dic
     low, high = min(0.0, everything.min()), max(100.0, everything.max())
     taus = np.linspace(np.floor(low / 10) * 10, np.ceil(high / 10) * 10, points)
     return taus, {
-        agent: estimate(
-            lambda sample: performance_profile(sample, taus),
+        agent: estimate_profile(
             scores,
+            taus,
+            comparison.draws.get(agent),
             rng=np.random.default_rng(_SEED),
             repetitions=PROFILE_REPETITIONS,
         )

@@ -1,8 +1,9 @@
-"""Run records as tidy tables: one row per finished run, one row per point of a learning curve."""
+"""Run records as tidy tables: a row per finished run, point of a curve, or final episode."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from results.record import (
     RECORD_FILE,
+    Episodes,
     Plan,
     Record,
     RecordError,
     cell_folder,
     normalized_score,
+    read_episodes,
     read_record,
     scan,
 )
@@ -30,6 +33,7 @@ RUN_COLUMNS = (
     "source",
     "agent",
     "seed",
+    "draw",  # seed of the dataset: runs of one draw saw the same data, 0 where it has no seed
     "score",  # final evaluation of the last policy, D4RL's scale
     "last10",  # mean score of the last ten evaluations during training
     "return_mean",  # raw return, mean over the final episodes
@@ -45,7 +49,17 @@ RUN_COLUMNS = (
     "expert_return_mean",  # the same of this environment's expert dataset, NaN if there is none
     "path",
 )
-CURVE_COLUMNS = ("task", "environment", "agent", "seed", "update", "phase", "score", "return_mean")
+CURVE_COLUMNS = (
+    *("task", "environment", "agent", "seed", "draw"),
+    *("update", "phase", "score", "return_mean"),
+)
+EPISODE_COLUMNS = (
+    *("task", "agent", "seed", "draw"),
+    "episode",  # number, from 0
+    "return",  # raw
+    "length",  # steps
+    "reset_seed",  # the seed the episode was reset with, -1 where there was no reset
+)
 FOREIGN_COLUMNS = ("task", "agent", "seed", "score")
 
 
@@ -54,15 +68,63 @@ class ScoresError(ValueError):
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A run that ended in an error."""
+class Run:
+    """A run that ended, well or in an error.
 
-    task: str
+    Attributes:
+        agent: its label in the plan.
+        folder: where its files lie.
+        record: what it wrote.
+    """
+
     agent: str
-    seed: int
-    type: str
-    message: str
-    traceback: str
+    folder: Path
+    record: Record
+
+    @property
+    def task(self) -> str:
+        """The task's id."""
+        return str(self.record.task["id"])
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return self.record.seed
+
+    @property
+    def draw(self) -> int:
+        """The dataset's seed, 0 where it has none: recorded data is what it is."""
+        planned = self.record.cell.get("dataset", {})  # all there is of a run that failed early
+        return int(self.record.dataset.get("seed") or planned.get("seed") or 0)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in an error."""
+        return self.record.status == "failed"
+
+    @property
+    def inexact(self) -> bool:
+        """Whether it was resumed so that an uninterrupted run would have given other numbers."""
+        return any(not resume.get("exact") for resume in self.record.resumes)
+
+    @property
+    def ended(self) -> str:
+        """How it ended, in a few words."""
+        if self.failed:
+            return f"failed: {self.error['type']}"
+        if self.inexact:
+            return "finished, inexactly resumed"
+        return "finished, resumed" if self.record.resumes else "finished"
+
+    @property
+    def error(self) -> dict[str, str]:
+        """Type, message and traceback of the error; each is there, if only as a placeholder."""
+        found = self.record.error or {}
+        return {
+            "type": found.get("type", "Error"),
+            "message": found.get("message", "no message was recorded"),
+            "traceback": found.get("traceback", ""),
+        }
 
 
 @dataclass(frozen=True)
@@ -72,20 +134,31 @@ class Results:
     Attributes:
         runs: one row per finished run, columns ``RUN_COLUMNS``.
         curves: one row per evaluation during training, columns ``CURVE_COLUMNS``.
-        failures: runs that ended in an error.
+        ended: the runs behind the tables and those that failed, in the plan's order.
         unreadable: one sentence per record that could not be read.
-        records: the finished records with the agent's label, in the order of ``runs``.
     """
 
     runs: pd.DataFrame
     curves: pd.DataFrame
-    failures: list[Failure]
+    ended: list[Run]
     unreadable: list[str]
-    records: list[tuple[str, Record]]
+
+    @property
+    def failures(self) -> list[Run]:
+        """The runs that ended in an error."""
+        return [run for run in self.ended if run.failed]
+
+    @property
+    def finished(self) -> list[Run]:
+        """The runs that ended well, in the order of ``runs``."""
+        return [run for run in self.ended if not run.failed]
 
 
 def load(out: Path, plan: Plan | None = None) -> pd.DataFrame:
     """The finished runs of an output folder as a tidy table, columns ``RUN_COLUMNS``.
+
+    A run is one training seed on one draw of the data: ``draw`` is the dataset's own seed, 0 for
+    recorded data, which has none.
 
     Args:
         out: the output folder, the one that holds ``cells/``.
@@ -99,39 +172,68 @@ def load_curves(out: Path, plan: Plan | None = None) -> pd.DataFrame:
     return collect(out, plan).curves
 
 
+def load_episodes(out: Path, plan: Plan | None = None) -> pd.DataFrame:
+    """Every episode of the final evaluations, columns ``EPISODE_COLUMNS``; see :func:`load`.
+
+    Runs whose ``episodes.npz`` is missing or damaged have no rows.
+    """
+    import pandas as pd
+
+    found = ((run, read_evaluations(run)) for run in collect(out, plan).finished)
+    return pd.DataFrame(list(_episode_rows(found)), columns=list(EPISODE_COLUMNS))
+
+
+def read_evaluations(run: Run) -> Episodes | None:
+    """The evaluation episodes of a run, None if they were not kept or cannot be read."""
+    try:
+        return read_episodes(run.folder)
+    except RecordError:
+        return None  # the record has the means; what is lost is the detail
+
+
+def episode_csv(found: Iterable[tuple[Run, Episodes | None]]) -> str:
+    """The same table as CSV, returns to six digits."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(EPISODE_COLUMNS)
+    for *key, value, length, reset_seed in _episode_rows(found):
+        writer.writerow((*key, f"{value:.6g}", length, reset_seed))
+    return stream.getvalue()
+
+
+def _episode_rows(found: Iterable[tuple[Run, Episodes | None]]) -> Iterator[tuple[Any, ...]]:
+    for run, episodes in found:
+        if episodes is not None:
+            key = (run.task, run.agent, run.seed, run.draw)
+            numbers = (episodes.returns, episodes.lengths, episodes.reset_seeds)
+            columns = (array.tolist() for array in numbers)
+            for i, row in enumerate(zip(*columns, strict=True)):
+                yield (*key, i, *row)
+
+
 def collect(out: Path, plan: Plan | None = None) -> Results:
     """Reads finished and failed runs; see :func:`load` for the arguments."""
     import pandas as pd
 
-    found: list[tuple[str, Path, Record]] = []
-    failures: list[Failure] = []
+    ended: list[Run] = []
     unreadable: list[str] = []
     for label, folder, record in _cells(out, plan):
         if isinstance(record, RecordError):
             unreadable.append(str(record))
-        elif record.status == "done":
-            found.append((label or str(record.agent["label"]), folder, record))
         else:
-            error = record.error or {}
-            failures.append(
-                Failure(
-                    task=str(record.task["id"]),
-                    agent=label or str(record.agent["label"]),
-                    seed=record.seed,
-                    type=error.get("type", "Error"),
-                    message=error.get("message", "no message was recorded"),
-                    traceback=error.get("traceback", ""),
-                )
-            )
-    experts = _expert_returns(out, [record for _, _, record in found])
-    runs = [_run_row(label, folder.relative_to(out), r, experts) for label, folder, r in found]
-    curves = [row for label, _, record in found for row in _curve_rows(label, record)]
+            ended.append(Run(label or str(record.agent["label"]), folder, record))
+    finished = [run for run in ended if not run.failed]
+    experts = _expert_returns(out, [run.record for run in finished])
     return Results(
-        runs=pd.DataFrame(runs, columns=list(RUN_COLUMNS)),
-        curves=pd.DataFrame(curves, columns=list(CURVE_COLUMNS)),
-        failures=failures,
+        runs=pd.DataFrame(
+            [_run_row(run, run.folder.relative_to(out), experts) for run in finished],
+            columns=list(RUN_COLUMNS),
+        ),
+        curves=pd.DataFrame(
+            [row for run in finished for row in _curve_rows(run)], columns=list(CURVE_COLUMNS)
+        ),
+        ended=ended,
         unreadable=unreadable,
-        records=[(label, record) for label, _, record in found],
     )
 
 
@@ -149,9 +251,8 @@ def _cells(out: Path, plan: Plan | None) -> Iterator[tuple[str | None, Path, Rec
             yield str(cell["agent"]), folder, error
 
 
-def _run_row(
-    label: str, path: Path, record: Record, experts: dict[tuple[str, str], float]
-) -> dict[str, Any]:
+def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dict[str, Any]:
+    record = run.record
     task, final, timing = record.task, record.final, record.timing
     return_mean = float(final.get("return_mean", math.nan))
     score = final.get("score")
@@ -162,8 +263,9 @@ def _run_row(
         "environment": str(task["environment"]),
         "quality": str(task["quality"]),
         "source": str(task["source"]),
-        "agent": label,
-        "seed": record.seed,
+        "agent": run.agent,
+        "seed": run.seed,
+        "draw": run.draw,
         "score": float(score),
         "last10": float(final.get("last10_score", math.nan)),
         "return_mean": return_mean,
@@ -181,13 +283,14 @@ def _run_row(
     }
 
 
-def _curve_rows(label: str, record: Record) -> Iterator[dict[str, Any]]:
-    for point in record.curve:
+def _curve_rows(run: Run) -> Iterator[dict[str, Any]]:
+    for point in run.record.curve:
         yield {
-            "task": str(record.task["id"]),
-            "environment": str(record.task["environment"]),
-            "agent": label,
-            "seed": record.seed,
+            "task": run.task,
+            "environment": str(run.record.task["environment"]),
+            "agent": run.agent,
+            "seed": run.seed,
+            "draw": run.draw,
             "update": int(point["update"]),
             "phase": str(point.get("phase", "")),
             "score": float(point["score"]),
@@ -315,6 +418,7 @@ def add_foreign(
                         "environment": task["environment"],
                         "quality": task["quality"],
                         "source": plan.source,
+                        "draw": 0,
                         "budget": "foreign",
                         "shrunk": False,
                         "reference": False,

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import argparse
-import json
+import math
+import re
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,21 @@ from analysis.comparison import (
     pairs,
     profiles,
 )
-from analysis.frame import Results, ScoresError, add_foreign, collect
+from analysis.details import provenance, run_details, run_id
+from analysis.frame import (
+    Results,
+    Run,
+    ScoresError,
+    add_foreign,
+    collect,
+    episode_csv,
+    read_evaluations,
+)
+from analysis.page import numbered, page_environment
+from analysis.published import published
 from analysis.stats import AGGREGATES, MINIMUM_RUNS_FOR_CLAIMS, coverage
-from results.record import PLAN_FILE, Plan, Record, RecordError, read_plan, write_atomically
+from analysis.tuning import TunedCurve, tuned_curves
+from results.record import PLAN_FILE, Episodes, Plan, RecordError, read_plan, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +72,10 @@ def build(
     plan = read_plan(plan_folder / PLAN_FILE)
     results = collect(out, plan)
     runs, foreign_notes = add_foreign(plan, results.runs, foreign)
-    table = tables.task_table(plan, runs)
+    evaluations = [(run, read_evaluations(run)) for run in results.ended]
+    columns, published_notes = published(plan, _dataset_versions(results.finished))
+    remarks = published_notes + _inexact(results.finished)
+    table = tables.task_table(plan, runs, columns, remarks)
     refusal, comparison = "", None
     try:
         comparison = compare(plan, runs, allow_missing)
@@ -70,7 +85,8 @@ def build(
     compared = pairs(comparison) if comparison else []
     notes = (comparison.notes if comparison else []) + foreign_notes
 
-    figures = _figures(plan, runs, results.curves, table.agents, comparison, rows, compared)
+    tuned, tuned_notes = tuned_curves(plan, runs)
+    figures = _figures(plan, runs, results.curves, table.agents, comparison, rows, compared, tuned)
     _write_figures(plan_folder / "figures", figures)
     caveats = "".join(f"- {caveat}\n" for caveat in plan.caveats)
     markdown = tables.task_markdown(table)
@@ -81,7 +97,10 @@ def build(
         "aggregates.md": f"# {plan.title}: aggregates\n\n{aggregates}\n{caveats}",
         "aggregates.csv": tables.aggregate_csv(rows),
         "improvement.csv": tables.pair_csv(compared),
-        "runs.csv": runs.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+        "published.csv": tables.published_csv(table),
+        "tuned.csv": tables.tuned_csv(tuned),
+        "runs.csv": _frame_csv(runs),
+        "episodes.csv": episode_csv(_evaluated(evaluations)),
         INDEX_FILE: _page(
             plan=plan,
             progress=_progress(plan, results),
@@ -95,24 +114,72 @@ def build(
             gaps=_gaps(table),
             failures=results.failures,
             unreadable=results.unreadable,
-            provenance=_provenance(results.records),
-            runs=runs.to_dict("records"),
+            provenance=provenance(results.finished),
+            run_rows=_run_rows(results, runs, out),
+            tuned_rows=tables.tuned_rows(tuned),
+            tuned_notes=tuned_notes,
+            has_draws=len({run.draw for run in results.ended}) > 1,
+            details=run_details(evaluations, out),
             meaningless=plan.meaningless,
         ),
     }
+    empty = {"published.csv": not (table.published or table.published_others)}
+    empty["tuned.csv"] = not tuned
     for name, text in texts.items():
-        write_atomically(plan_folder / name, text.encode())
+        if empty.get(name):
+            (plan_folder / name).unlink(missing_ok=True)
+        else:
+            write_atomically(plan_folder / name, text.encode())
     return plan_folder / INDEX_FILE
+
+
+def _frame_csv(frame: pd.DataFrame) -> str:
+    return str(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def _evaluated(
+    found: Iterable[tuple[Run, Episodes | None]],
+) -> Iterator[tuple[Run, Episodes | None]]:
+    """All but the behaviour's, whose episodes are those of the data and may be 50,000."""
+    for run, episodes in found:
+        if episodes is not None and (episodes.reset_seeds >= 0).any():
+            yield run, episodes
+
+
+def _inexact(runs: Iterable[Run]) -> list[str]:
+    names = [f"{run.agent} on {run.task}, seed {run.seed}" for run in runs if run.inexact]
+    if not names:
+        return []
+    return [f"Inexactly resumed, so not quite what their seeds give: {'; '.join(names)}."]
+
+
+def _dataset_versions(runs: Iterable[Run]) -> dict[str, str]:
+    """The version at the end of a dataset's name, for example "v2", by task."""
+    found = {run.task: re.search(r"-(v\d+)$", str(run.record.dataset.get("id"))) for run in runs}
+    return {task: match[1] for task, match in found.items() if match}
+
+
+def _run_rows(results: Results, runs: pd.DataFrame, out: Path) -> list[dict[str, Any]]:
+    """The page's list of runs, in the plan's order; failed ones have no numbers."""
+    rows: list[dict[str, Any]] = runs.to_dict("records")  # the finished, in order, then foreign
+    finished = iter(rows)
+    listed: list[dict[str, Any]] = []
+    for run in results.ended:
+        key = {"task": run.task, "agent": run.agent, "seed": run.seed, "draw": run.draw}
+        row = dict.fromkeys(runs.columns, math.nan) | key if run.failed else next(finished)
+        listed.append(row | {"id": run_id(run, out), "ended": run.ended, "failed": run.failed})
+    return listed + [row | {"id": "", "ended": "elsewhere", "failed": False} for row in finished]
 
 
 @dataclass(frozen=True)
 class _Figure:
-    """A figure with its place on the page."""
+    """A figure with its place on the page, and the tasks it is about (none: all of them)."""
 
     name: str
     section: str
     caption: str
     drawing: Drawing
+    tasks: Sequence[str] = ()
 
     @property
     def inline(self) -> str:
@@ -127,14 +194,16 @@ def _figures(
     comparison: Comparison | None,
     rows: list[AggregateRow],
     compared: list[Pair],
+    tuned: list[TunedCurve],
 ) -> list[_Figure]:
-    from analysis import plots
+    from analysis import plots, plots_tuned
 
     look = plots.looks(agents)
     figures: list[_Figure] = []
 
-    def add(name: str, section: str, caption: str, figure: Any) -> None:
-        figures.append(_Figure(name, section, caption, plots.draw(figure, name, plan.watermark)))
+    def add(name: str, section: str, caption: str, figure: Any, tasks: Sequence[str] = ()) -> None:
+        drawing = plots.draw(figure, name, plan.watermark)
+        figures.append(_Figure(name, section, caption, drawing, tasks))
 
     if comparison:
         overall = [row for row in rows if row.group == ALL_TASKS]
@@ -160,6 +229,9 @@ def _figures(
                 "Probability of improvement, averaged over tasks. Dashed: no difference.",
                 plots.improvement_intervals(compared, look),
             )
+    if tuned:
+        figure = plots_tuned.expected_performance(tuned, look)
+        add("tuned", "tuned", plots_tuned.CAPTION, figure)
     yardsticks = runs[runs["reference"].astype(bool)].groupby(["task", "agent"])["score"].mean()
     for environment in dict.fromkeys(str(task["environment"]) for task in plan.tasks):
         begun = set(curves.loc[curves["environment"] == environment, "task"])
@@ -171,6 +243,7 @@ def _figures(
                 f"{environment}: score over gradient updates, mean and one standard deviation over "
                 "runs.",
                 plots.learning_curves(tasks, curves, dict(yardsticks), look),
+                tasks,
             )
     trained = runs[runs["core_seconds"] > 0]
     if len(trained):
@@ -220,7 +293,8 @@ def _headline(rows: list[AggregateRow]) -> str:
     if not overall:
         return ""
     runs = min(row.estimate.runs for row in overall)
-    if runs < MINIMUM_RUNS_FOR_CLAIMS:
+    units = min(row.estimate.units for row in overall)
+    if units < MINIMUM_RUNS_FOR_CLAIMS:
         return (
             f"With {runs} run{'s' * (runs != 1)} per task this report calls no agent better than "
             f"another: that takes {MINIMUM_RUNS_FOR_CLAIMS}."
@@ -230,7 +304,7 @@ def _headline(rows: list[AggregateRow]) -> str:
     return (
         f"The highest interquartile mean is that of {best.agent}: "
         f"{tables.aggregate_texts(best)[first]} ({runs} runs per task; the interval covers about "
-        f"{coverage(runs)})."
+        f"{coverage(units)})."
     )
 
 
@@ -244,71 +318,28 @@ def _gaps(table: tables.TaskTable) -> list[str]:
     ]
 
 
-def _provenance(records: list[tuple[str, Record]]) -> dict[str, Any]:
-    """Where the numbers come from: datasets by task, versions with counts, configs by agent."""
-    datasets = {str(record.task["id"]): record.dataset for _, record in records}
-    counts: dict[str, Counter[str]] = {}
-    for _, record in records:
-        for key, value in _flat(record.versions):
-            counts.setdefault(key, Counter())[value] += 1
-    configs: dict[str, dict[str, dict[str, Any]]] = {}
-    for label, record in records:
-        if record.agent.get("reference"):
-            continue
-        settings = {
-            "agent": record.agent["name"],
-            "version": record.agent["version"],
-            "preset": record.agent.get("preset"),
-            "track": record.agent.get("track"),
-            "configs_tried": record.agent.get("configs_tried"),
-            "config": record.agent.get("config"),
-            "budget": record.budget,
-            "phases": record.phases,
-        }
-        text = json.dumps(settings, indent=2)
-        entry = configs.setdefault(label, {}).setdefault(text, {"text": text, "tasks": []})
-        if record.task["id"] not in entry["tasks"]:
-            entry["tasks"].append(record.task["id"])
-    return {
-        "datasets": datasets,
-        "versions": {key: dict(sorted(found.items())) for key, found in sorted(counts.items())},
-        "configs": {label: list(found.values()) for label, found in configs.items()},
-    }
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    flat: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat += _flat(value, f"{prefix}{key} ")
-        else:
-            flat.append((prefix + key, "none" if value is None else str(value)))
-    return flat
-
-
 def _page(plan: Plan, table: tables.TaskTable, **context: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from analysis import plots
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value, digits=1: (
-        "" if value is None or value != value else f"{value:,.{digits}f}"
-    )
-    return environment.get_template("report.html").render(
-        plan=plan,
-        table=table,
-        looks=plots.looks(table.agents),
-        tables=tables,
-        coverage=coverage,
-        aggregate_names=list(AGGREGATES),
-        **context,
+    qualities = {str(task["id"]): str(task["quality"]) for task in plan.tasks}
+    return (
+        page_environment()
+        .get_template("report.html")
+        .render(
+            plan=plan,
+            table=table,
+            qualities=qualities,
+            index={
+                "task": numbered(qualities),
+                "quality": numbered(qualities.values()),
+                "agent": numbered(agent.label for agent in table.agents),
+            },
+            looks=plots.looks(table.agents),
+            tables=tables,
+            coverage=coverage,
+            aggregate_names=list(AGGREGATES),
+            **context,
+        )
     )
 
 
@@ -325,13 +356,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--allow-missing", action="store_true", help="aggregate over an incomplete matrix"
     )
     parser.add_argument(
-        "--foreign", type=Path, action="append", default=[], metavar="CSV",
+        "--scores", type=Path, action="append", default=[], metavar="FILE",
         help="scores made elsewhere: task, agent, seed, score; may be repeated",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     out = options.out or options.folder.resolve().parent.parent
     try:
-        page = build(options.folder, out, options.allow_missing, options.foreign)
+        page = build(options.folder, out, options.allow_missing, options.scores)
     except (RecordError, ScoresError) as error:
         print(error, file=sys.stderr)
         return 2

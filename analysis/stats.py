@@ -6,7 +6,8 @@ n runs (seeds) on each of T tasks. Every statistic also takes leading axes, ``[.
 a bootstrap is one call on the stack of resampled matrices rather than a loop.
 
 Only runs are resampled, each task on its own (the strata), never the episodes within a run: the
-question is what another training run would score.
+question is what another training run would score. Where runs are nested in draws of the data,
+whole draws are resampled: the question is then what a run on another draw would score.
 """
 
 from __future__ import annotations
@@ -15,24 +16,51 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from statistics import NormalDist
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 Statistic = Callable[..., FloatArray]
+Method = Literal["calibrated", "percentile"]
 
 OPTIMALITY_THRESHOLD = 100.0  # score of the expert on D4RL's scale
 CONFIDENCE = 0.95
-MINIMUM_RUNS_FOR_CLAIMS = 5  # below this the intervals are too narrow to call anything better
-# simulated on nine tasks by benchmarks/intervals.py; other counts take the next lower one's
-_COVERAGE = {
-    "aggregate": {
-        **{1: "no interval", 2: "70-80 %", 3: "82-87 %", 4: "87-90 %", 5: "89-92 %"},
-        **{7: "91-93 %", 10: "92-94 %", 20: "93-94 %"},
+MINIMUM_RUNS_FOR_CLAIMS = 5  # below this a verdict would rest on too little
+INTERVALS = (
+    f"Nominal {100 * CONFIDENCE:.0f} % intervals from a stratified bootstrap over runs, widened "
+    "for their small number by Student's t."
+)
+_FEWEST: dict[Method, int] = {"calibrated": 3, "percentile": 2}  # units that allow an interval
+# Share of nominal 95 % intervals that hold the truth, in per cent: the lowest and the highest over
+# the spreads of benchmarks/intervals.py, which prints these lines. Other counts take the next lower
+# one's.
+_COVERAGE: dict[Method, dict[str, dict[int, tuple[int, int]]]] = {
+    "calibrated": {
+        "aggregate": {3: (98, 100), 4: (97, 100), 5: (96, 99), 7: (94, 99), 10: (96, 97)},
+        "improvement": {3: (96, 97), 4: (95, 97), 5: (96, 97), 7: (96, 98), 10: (95, 96)},
     },
-    "improvement": {1: "no interval", 2: "86 %", 3: "90-93 %", 4: "93 %", 10: "94 %"},
+    "percentile": {
+        "aggregate": {
+            2: (66, 80),
+            3: (77, 87),
+            4: (84, 92),
+            5: (87, 91),
+            7: (87, 94),
+            10: (91, 94),
+        },
+        "improvement": {
+            2: (82, 89),
+            3: (90, 92),
+            4: (91, 93),
+            5: (93, 94),
+            7: (93, 95),
+            10: (93, 95),
+        },
+    },
 }
 _CHUNK = 1 << 20  # numbers resampled at a time: keeps the bootstrap in cache and its memory small
 
@@ -90,25 +118,29 @@ def probability_of_improvement(x: FloatArray, y: FloatArray) -> FloatArray:
     Returns:
         ``[...]`` probabilities.
     """
-    wins = np.sign(x[..., :, None, :] - y[..., None, :, :])
-    return np.asarray(0.5 + 0.5 * wins.mean(axis=(-3, -2, -1)))
+    x, y = x[..., :, None, :], y[..., None, :, :]
+    points = (x > y).view(np.int8) + (x >= y).view(np.int8)  # small numbers are fast numbers
+    return np.asarray(0.5 * points.mean(axis=(-3, -2, -1)))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its percentile-bootstrap interval.
+    """A statistic with its bootstrap interval.
 
     Attributes:
         value: the statistic of the scores as they are.
-        low: lower end, of the shape of ``value``; NaN where one run allows no interval.
+        low: lower end, of the shape of ``value``; NaN where too few runs allow no interval.
         high: upper end.
         runs: runs per task behind it, the fewest if samples differ.
+        units: independent units per task behind it: draws of the data where there are several,
+            runs otherwise. :func:`coverage` goes by this number.
     """
 
     value: FloatArray
     low: FloatArray
     high: FloatArray
     runs: int
+    units: int
 
 
 def estimate(
@@ -117,10 +149,17 @@ def estimate(
     rng: np.random.Generator,
     repetitions: int = 10_000,
     confidence: float = CONFIDENCE,
+    method: Method = "calibrated",
+    draws: Sequence[IntArray | None] = (),
+    bounds: tuple[npt.ArrayLike, npt.ArrayLike] = (-np.inf, np.inf),
+    sharing: int = 1,
 ) -> Estimate:
-    """Stratified percentile bootstrap over runs (Efron 1979; Agarwal et al. 2021, section 4).
+    """Stratified bootstrap over runs (Efron 1979; Agarwal et al. 2021, section 4).
 
-    Each sample is resampled by itself and each task (column) by itself, with replacement.
+    Each sample is resampled by itself and each task (column) by itself, with replacement. The unit
+    is the run; with ``draws`` that name several draws of the data it is the draw with all its runs.
+    (Resampling the runs within a draw once more would count their spread twice: Davison & Hinkley
+    1997, section 3.8.)
 
     Args:
         statistic: maps samples ``[..., n_i, T_i]`` to ``[..., *shape]``.
@@ -128,37 +167,165 @@ def estimate(
         rng: source of the resamples; the same state gives the same interval.
         repetitions: number of resamples.
         confidence: nominal coverage; see :func:`coverage` for what it is worth.
+        method: "percentile" takes the quantiles of the resampled statistic, as rliable does;
+            "calibrated" moves them away from the value by :func:`widening`.
+        draws: for each sample the draw of the data of each run, ``[n_i]``; every draw has equally
+            many runs. None, or nothing at all: one draw.
+        bounds: range of the statistic, which a calibrated interval does not leave.
+        sharing: number of tasks that are sure to share the statistic's variance about equally;
+            see :func:`widening`.
 
     Raises:
-        ValueError: if a sample is not a matrix of finite scores with at least one run and task.
+        ValueError: if a sample is not a matrix of finite scores with at least one run and task, or
+            if its draws are not of equal size.
     """
-    for scores in samples:
-        if scores.ndim != 2 or not scores.size or not np.isfinite(scores).all():
-            raise ValueError(
-                f"scores of shape {scores.shape} are not a full [runs, tasks] matrix of finite "
-                "numbers; leave out the tasks or agents that have gaps"
-            )
+    nested = [
+        _blocks(scores, labels)
+        for scores, labels in zip(samples, draws or [None] * len(samples), strict=True)
+    ]
     value = np.asarray(statistic(*samples), dtype=np.float64)
-    runs = min(len(scores) for scores in samples)
-    if runs < 2:
+    runs = min(map(len, samples))
+    units = min(map(len, nested))
+    if units < _FEWEST[method]:
         gap = np.full_like(value, np.nan)
-        return Estimate(value, gap, gap, runs)
+        return Estimate(value, gap, gap, runs, units)
     tasks = samples[0].shape[1]
     numbers = tasks * math.prod(len(scores) for scores in samples) * max(1, value.size)
     chunk = max(1, _CHUNK // numbers)
     sizes = [min(chunk, repetitions - done) for done in range(0, repetitions, chunk)]
-    draws = np.concatenate(
-        [statistic(*(_resample(scores, size, rng) for scores in samples)) for size in sizes]
+    resampled = np.concatenate(
+        [statistic(*(_resample(blocks, size, rng) for blocks in nested)) for size in sizes]
     )
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0)
-    return Estimate(value, np.asarray(low), np.asarray(high), runs)
+    low, high = map(np.asarray, np.quantile(resampled, [tail, 1.0 - tail], axis=0))
+    if method == "calibrated":
+        factor = widening(units, sharing, confidence)
+        low = np.clip(value - factor * (value - low), bounds[0], value)
+        high = np.clip(value + factor * (high - value), value, bounds[1])
+    return Estimate(value, low, high, runs, units)
 
 
-def _resample(scores: FloatArray, repetitions: int, rng: np.random.Generator) -> FloatArray:
-    """``[n, T] -> [repetitions, n, T]``, drawing runs with replacement within each task."""
-    runs, tasks = scores.shape
-    return scores[rng.integers(runs, size=(repetitions, runs, tasks)), np.arange(tasks)]
+def estimate_aggregates(scores: FloatArray, draws: IntArray | None = None, **how: Any) -> Estimate:
+    """All of ``AGGREGATES`` with intervals, in order; see :func:`estimate` for ``how``."""
+    floor = [0.0 if statistic is optimality_gap else -np.inf for statistic in AGGREGATES.values()]
+    return estimate(aggregates, scores, draws=[draws], bounds=(floor, np.inf), **how)
+
+
+def estimate_profile(
+    scores: FloatArray, taus: FloatArray, draws: IntArray | None = None, **how: Any
+) -> Estimate:
+    """A performance profile with its pointwise band; see :func:`estimate` for ``how``."""
+    return estimate(
+        lambda sample: performance_profile(sample, taus),
+        scores,
+        draws=[draws],
+        bounds=(0.0, 1.0),
+        **how,
+    )
+
+
+def estimate_improvement(
+    x: FloatArray,
+    y: FloatArray,
+    draws: Sequence[IntArray | None] = (),
+    **how: Any,
+) -> Estimate:
+    """The probability of improvement with its interval; see :func:`estimate` for ``how``.
+
+    No task can contribute more than its share here, so all are taken to share the variance.
+    """
+    return estimate(
+        probability_of_improvement,
+        *(x, y),
+        draws=draws,
+        bounds=(0.0, 1.0),
+        sharing=x.shape[1],
+        **how,
+    )
+
+
+def unit_means(scores: FloatArray, draws: IntArray | None = None) -> FloatArray:
+    """Means over the runs of each independent unit, ``[n, T] -> [units, T]``.
+
+    The units are the draws of the data, ascending, where there are several; otherwise the runs.
+
+    Raises:
+        ValueError: as for :func:`estimate`.
+    """
+    return np.asarray(_blocks(scores, draws).mean(axis=1))
+
+
+def _blocks(scores: FloatArray, draws: IntArray | None) -> FloatArray:
+    """``[n, T] -> [units, runs per unit, T]``."""
+    if scores.ndim != 2 or not scores.size or not np.isfinite(scores).all():
+        raise ValueError(
+            f"scores of shape {scores.shape} are not a full [runs, tasks] matrix of finite "
+            "numbers; leave out the tasks or agents that have gaps"
+        )
+    if draws is None:
+        return scores[:, None]
+    labels, sizes = np.unique(draws, return_counts=True)
+    if len(draws) != len(scores) or np.ptp(sizes):
+        raise ValueError(
+            f"{len(scores)} runs in draws of {', '.join(map(str, sizes))} runs; every draw of the "
+            "data needs the same number of runs"
+        )
+    if len(labels) == 1:
+        return scores[:, None]
+    return scores[np.argsort(draws, kind="stable")].reshape(len(labels), sizes[0], -1)
+
+
+def _resample(blocks: FloatArray, repetitions: int, rng: np.random.Generator) -> FloatArray:
+    """``[units, m, T] -> [repetitions, units * m, T]``: whole units, within each task."""
+    units, size, tasks = blocks.shape
+    chosen = rng.integers(units, size=(repetitions, units, 1, tasks))
+    drawn = blocks[chosen, np.arange(size)[:, None], np.arange(tasks)]
+    return drawn.reshape(repetitions, units * size, tasks)
+
+
+@functools.lru_cache
+def widening(units: int, sharing: int = 1, confidence: float = CONFIDENCE) -> float:
+    """Factor by which calibrated intervals are wider than percentile intervals.
+
+    The bootstrap's variance of a mean of n numbers is too small by (n - 1) / n, and its quantiles
+    are normal ones where Student's are due: sqrt(n / (n - 1)) t / z mends both (Hesterberg 2015
+    adjusts the level to the same end). How many degrees of freedom t has depends
+    on how many tasks share a statistic's variance, which n runs cannot tell: a task whose second
+    mode was not drawn looks calm. One task often carries most of it, so one is assumed, which errs
+    on the wide side.
+
+    Args:
+        units: independent units per task, at least 2.
+        sharing: number of tasks sure to share the variance; the degrees of freedom are
+            ``sharing * (units - 1)``.
+        confidence: nominal coverage.
+    """
+    normal = NormalDist().inv_cdf(0.5 + confidence / 2.0)
+    student = student_quantile(sharing * (units - 1), confidence)
+    return math.sqrt(units / (units - 1)) * student / normal
+
+
+def student_quantile(freedom: int, central: float) -> float:
+    """The t that |T| stays below with probability ``central``, for whole degrees of freedom.
+
+    By bisection in the angle of Abramowitz & Stegun (1964), 26.7.3 and 26.7.4, whose sums are
+    finite.
+    """
+
+    def probability(angle: float) -> float:
+        odd = freedom % 2
+        term, total = (math.cos(angle) if odd else 1.0), 0.0
+        for k in range(2 + odd, freedom + 1, 2):
+            total += term
+            term *= math.cos(angle) ** 2 * (k - 1) / k
+        total *= math.sin(angle)
+        return 2.0 / math.pi * (angle + total) if odd else total
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if probability(middle) < central else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
 
 
 def exact_p_value(x: FloatArray, y: FloatArray) -> float:
@@ -207,16 +374,23 @@ def holm(p_values: Sequence[float] | FloatArray) -> FloatArray:
     return adjusted
 
 
-def coverage(runs: int, of: Literal["aggregate", "improvement"] = "aggregate") -> str:
+def coverage(
+    units: int,
+    of: Literal["aggregate", "improvement"] = "aggregate",
+    method: Method = "calibrated",
+) -> str:
     """What a nominal 95 % interval from so few runs really covers, for printing beside it.
 
-    The percentile bootstrap sees only the runs it has, so with few of them it is too narrow. The
-    lower figure holds where some tasks spread much more than others, the upper one where all spread
-    alike; for the median both are lower still.
+    Simulated on nine tasks by benchmarks/intervals.py; the range is that over equal, unequal,
+    heavy-tailed and two-humped spreads. The median of few runs may fall below it.
 
     Args:
-        runs: per task.
+        units: per task; see :class:`Estimate`.
         of: "aggregate" for IQM, mean and optimality gap, "improvement" for the probability.
+        method: as for :func:`estimate`.
     """
-    known = _COVERAGE[of]
-    return known[max(count for count in known if count <= max(runs, 1))]
+    if units < _FEWEST[method]:
+        return "no interval"
+    known = _COVERAGE[method][of]
+    low, high = known[max(count for count in known if count <= units)]
+    return f"{low}-{high} %" if low < high else f"{low} %"

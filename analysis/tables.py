@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.comparison import LEVEL, Agent, AggregateRow, Pair, agents, scores_by_cell
+from analysis.comparison import LEVEL, Agent, AggregateRow, Pair, Scores, agents, scores_by_cell
+from analysis.published import MARK, PublishedColumn
 from analysis.stats import (
     AGGREGATES,
-    CONFIDENCE,
+    INTERVALS,
     MINIMUM_RUNS_FOR_CLAIMS,
     OPTIMALITY_THRESHOLD,
     coverage,
     exact_p_value,
 )
+from analysis.text import bullets, csv_text, interval, markdown, p_value
+from analysis.tuning import TunedCurve
 from results.record import Plan
 
 if TYPE_CHECKING:
@@ -33,15 +34,19 @@ PERCENT_NOTE = (
     "data."
 )
 AGGREGATE_NOTE = (
-    f"Nominal {100 * CONFIDENCE:.0f} % percentile intervals from a stratified bootstrap over runs. "
+    f"{INTERVALS} "
     "Runs: per task. Coverage: how often such an interval holds the truth with so few runs, "
-    "simulated on nine tasks (less often on fewer tasks, and for the median). "
+    "simulated on nine tasks (the median's may be a point or two lower). "
     f"Optimality gap: mean shortfall below {OPTIMALITY_THRESHOLD:.0f}, lower is better."
 )
 PAIR_NOTE = (
     "P(X > Y): probability that a run of X scores above a run of Y on the same task, averaged over "
     "tasks. p: exact stratified rank-sum test, Holm-corrected over all pairs. An interval without "
     "width at 1 only says that no run of Y reached one of X."
+)
+PUBLISHED_NOTE = (
+    f"{MARK} published elsewhere, on the same version of these datasets, with the protocol named; "
+    "never part of aggregates."
 )
 _MARKS = {"shrunk": "*", "foreign": "†"}
 
@@ -103,12 +108,16 @@ class TaskTable:
         agents: columns, yardsticks first.
         cells: by (task id, agent label).
         notes: sentences to print beneath.
+        published: scores of the same agents from elsewhere, to the right of ours.
+        published_others: scores of further agents from elsewhere, a table of their own.
     """
 
     tasks: list[dict[str, Any]]
     agents: list[Agent]
     cells: dict[tuple[str, str], Cell]
     notes: list[str]
+    published: list[PublishedColumn]
+    published_others: list[PublishedColumn]
 
     @property
     def has_percents(self) -> bool:
@@ -121,8 +130,20 @@ def heading(agent: Agent) -> str:
     return agent.label + _MARKS.get(agent.kind, "")
 
 
-def task_table(plan: Plan, runs: pd.DataFrame) -> TaskTable:
-    """The table every report starts with."""
+def task_table(
+    plan: Plan,
+    runs: pd.DataFrame,
+    published: Sequence[PublishedColumn] = (),
+    notes: Sequence[str] = (),
+) -> TaskTable:
+    """The table every report starts with.
+
+    Args:
+        plan: what was planned.
+        runs: the finished runs, from :func:`analysis.frame.load`.
+        published: from :func:`analysis.published.published`.
+        notes: further sentences to print beneath.
+    """
     columns = agents(plan, runs)
     planned = Counter((str(cell["task"]), str(cell["agent"])) for cell in plan.cells)
     scores = scores_by_cell(runs)
@@ -143,7 +164,19 @@ def task_table(plan: Plan, runs: pd.DataFrame) -> TaskTable:
             )
     bold = _among_the_highest(plan, columns, cells, scores)
     cells = {key: Cell(**{**vars(cell), "bold": key in bold}) for key, cell in cells.items()}
-    return TaskTable(plan.tasks, columns, cells, _notes(columns, bool(bold)))
+    names = {str(agent["name"]) for agent in plan.agents}
+    own = [column for column in published if column.agent in names]
+    sentences = _notes(columns, bool(bold))
+    if own:
+        sentences += [PUBLISHED_NOTE, *(column.note for column in own)]
+    return TaskTable(
+        tasks=plan.tasks,
+        agents=columns,
+        cells=cells,
+        notes=[*sentences, *notes],
+        published=own,
+        published_others=[column for column in published if column.agent not in names],
+    )
 
 
 def _percents(runs: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
@@ -162,7 +195,7 @@ def _among_the_highest(
     plan: Plan,
     columns: list[Agent],
     cells: dict[tuple[str, str], Cell],
-    scores: dict[tuple[str, str], dict[int, float]],
+    scores: Scores,
 ) -> set[tuple[str, str]]:
     """Cells to print bold: the highest mean of a row and what a test does not separate from it.
 
@@ -210,9 +243,12 @@ def _notes(columns: list[Agent], bold: bool) -> list[str]:
 
 def task_markdown(table: TaskTable) -> str:
     """The task table as Markdown, with a second one for per cents where there are any."""
-    blocks = [_task_block(table, "text"), _bullets(table.notes)]
+    blocks = [_task_block(table, "text"), bullets(table.notes)]
     if table.has_percents:
-        blocks += [_task_block(table, "percent"), _bullets([PERCENT_NOTE])]
+        blocks += [_task_block(table, "percent"), bullets([PERCENT_NOTE])]
+    if table.published_others:
+        notes = [PUBLISHED_NOTE, *(column.note for column in table.published_others)]
+        blocks += [markdown(*_published_rows(table)), bullets(notes)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -225,12 +261,38 @@ def _task_block(table: TaskTable, attribute: str) -> str:
             text = "no data" if task["missing"] and not cell.runs else getattr(cell, attribute)
             row.append(f"**{text}**" if cell.bold and attribute == "text" else text)
         rows.append(row)
-    return _markdown(["task", *map(heading, table.agents)], rows)
+    header = ["task", *map(heading, table.agents)]
+    if attribute == "text":
+        header += [column.heading for column in table.published]
+        for row in rows:
+            row += [column.text(row[0]) for column in table.published]
+    return markdown(header, rows)
+
+
+def _published_rows(table: TaskTable) -> tuple[list[str], list[list[str]]]:
+    columns = table.published_others
+    tasks = [str(task["id"]) for task in table.tasks]
+    return (
+        ["task", *(column.heading for column in columns)],
+        [[task, *(column.text(task) for column in columns)] for task in tasks],
+    )
+
+
+def published_csv(table: TaskTable) -> str:
+    """One line per task, agent and source of published scores."""
+    return csv_text(
+        "task agent source details score std",
+        (
+            (task, column.agent, column.source, column.details, score.score, score.std)
+            for column in (*table.published, *table.published_others)
+            for task, score in column.scores.items()
+        ),
+    )
 
 
 def task_csv(table: TaskTable) -> str:
     """One line per task and agent."""
-    return _csv(
+    return csv_text(
         "task agent class runs planned score_mean score_std percent_of_data percent_of_expert",
         (
             (
@@ -244,17 +306,6 @@ def task_csv(table: TaskTable) -> str:
     )
 
 
-def interval(value: float, low: float, high: float, digits: int = 1) -> str:
-    """``71.2 [69.9, 72.4]``, without brackets where there is no interval."""
-    bounds = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{value:.{digits}f}{bounds}"
-
-
-def p_value(p: float) -> str:
-    """Three digits are as many as a p-value is worth."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def aggregate_markdown(
     rows: Sequence[AggregateRow], compared: Sequence[Pair], notes: Iterable[str] = ()
 ) -> str:
@@ -265,12 +316,12 @@ def aggregate_markdown(
             f"{row.group} ({row.tasks})",
             row.agent,
             str(row.estimate.runs),
-            coverage(row.estimate.runs),
+            coverage(row.estimate.units),
             *aggregate_texts(row),
         ]
         for row in rows
     ]
-    blocks = [_markdown(header, body), _bullets([AGGREGATE_NOTE, *notes])]
+    blocks = [markdown(header, body), bullets([AGGREGATE_NOTE, *notes])]
     if compared:
         header = ["X", "Y", "runs", "coverage", "P(X > Y)", "p", "p (Holm)", "verdict"]
         body = [
@@ -278,7 +329,7 @@ def aggregate_markdown(
                 pair.x,
                 pair.y,
                 str(pair.estimate.runs),
-                coverage(pair.estimate.runs, "improvement"),
+                coverage(pair.estimate.units, "improvement"),
                 pair_text(pair),
                 p_value(pair.p),
                 p_value(pair.p_holm),
@@ -286,7 +337,7 @@ def aggregate_markdown(
             ]
             for pair in compared
         ]
-        blocks += [_markdown(header, body), _bullets([PAIR_NOTE])]
+        blocks += [markdown(header, body), bullets([PAIR_NOTE])]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -304,7 +355,7 @@ def pair_text(pair: Pair) -> str:
 
 def aggregate_csv(rows: Sequence[AggregateRow]) -> str:
     """One line per group, agent and aggregate."""
-    return _csv(
+    return csv_text(
         "tasks number_of_tasks agent runs_per_task aggregate value low high",
         (
             (row.group, row.tasks, row.agent, row.estimate.runs, name, *bounds)
@@ -318,7 +369,7 @@ def aggregate_csv(rows: Sequence[AggregateRow]) -> str:
 
 def pair_csv(compared: Sequence[Pair]) -> str:
     """One line per pair of agents."""
-    return _csv(
+    return csv_text(
         "x y runs_per_task probability_of_improvement low high p p_holm",
         (
             (pair.x, pair.y, found.runs, found.value, found.low, found.high, pair.p, pair.p_holm)
@@ -328,33 +379,19 @@ def pair_csv(compared: Sequence[Pair]) -> str:
     )
 
 
-def _csv(header: str, rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with six significant digits; NaN becomes an empty field. Column names have no blanks."""
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, (float, np.floating, np.ndarray)):
-            return "" if math.isnan(item) else f"{float(item):.6g}"
-        return item
-
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header.split())
-    writer.writerows([plain(item) for item in row] for row in rows)
-    return stream.getvalue()
+def tuned_rows(curves: Iterable[TunedCurve]) -> list[tuple[Any, ...]]:
+    """Expected online performance: agent, configs tried, seeds per config, value, low, high."""
+    return [
+        (curve.agent, k, curve.runs, *map(float, bounds))
+        for curve in curves
+        for found in [curve.estimate]
+        for k, bounds in enumerate(zip(found.value, found.low, found.high, strict=True), start=1)
+    ]
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """A name must neither end a Markdown cell nor start an HTML element."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _bullets(sentences: Iterable[str]) -> str:
-    return "\n".join(f"- {_escaped(sentence)}" for sentence in sentences)
+def tuned_csv(curves: Iterable[TunedCurve]) -> str:
+    """One line per agent and number of configs."""
+    return csv_text("agent configs_tried runs_per_config score low high", tuned_rows(curves))
 
 
 def terminal(plan: Plan, frame: pd.DataFrame) -> RenderableType:

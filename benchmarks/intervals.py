@@ -1,18 +1,21 @@
 """What the report's intervals are worth, and what they cost.
 
-``python benchmarks/intervals.py`` prints how often a nominal 95 % interval holds the truth with 3,
-5 and 10 runs on nine tasks, how often the exact test rejects where there is nothing to find, and
-how long the bootstrap takes here and in rliable. ``analysis.stats.coverage`` quotes the result with
-2000 experiments.
+``python benchmarks/intervals.py`` prints how often a nominal 95 % interval holds the truth on nine
+tasks, by method, number of runs, spread of the runs and statistic, and how wide it is; how often
+the exact test rejects where there is nothing to find; the lines that ``analysis.stats.coverage``
+quotes (from 2000 experiments); and how long the bootstrap takes here and in rliable.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -20,100 +23,186 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.stats import (
     AGGREGATES,
+    Estimate,
     FloatArray,
+    Method,
     aggregates,
-    estimate,
+    estimate_aggregates,
+    estimate_improvement,
+    estimate_profile,
     exact_p_value,
-    iqm,
     probability_of_improvement,
 )
 
 TASKS = 9
 LEVEL = 0.05
+SHIFT = 4.0  # how much less the other agent scores, on every task
+NAMES = [*AGGREGATES, "P(X > Y)"]
+PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "d4rl_scores.csv"
+PAPER = "Fujimoto & Gu 2021"  # TD3+BC on D4RL's v2 locomotion tasks, mean and deviation of 5 seeds
+LEVELS = np.linspace(10.0, 110.0, TASKS)  # of the made-up suites
+UNEQUAL = np.tile([2.0, 6.0, 15.0], TASKS // 3)
+HUMP = 0.3  # share of the runs that end on the lower hump
+DROP = 40.0  # how far below
+
+Sampler = Callable[[tuple[int, ...], np.random.Generator], FloatArray]
 
 
-SPREADS = {  # standard deviation over runs, by task
-    "equal": np.full(TASKS, 6.0),
-    "unequal": np.tile([2.0, 6.0, 15.0], TASKS // 3),
-}
+def published() -> tuple[list[str], FloatArray, FloatArray]:
+    """Task ids, means and standard deviations over runs of TD3+BC on the nine tasks."""
+    qualities = ("-medium", "-medium-replay", "-medium-expert")
+    with PUBLISHED.open(newline="", encoding="utf-8") as stream:
+        rows = [
+            row
+            for row in csv.DictReader(stream)
+            if row["agent"] == "td3_bc"
+            and row["source"].startswith(PAPER)
+            and row["task"].endswith(qualities)
+        ]
+    numbers = np.array([[float(row["score"]), float(row["std"])] for row in rows])
+    assert len(rows) == TASKS, "the file of published scores has changed"
+    return [row["task"] for row in rows], numbers[:, 0], numbers[:, 1]
 
 
-def scores(runs: int, spread: str, rng: np.random.Generator) -> FloatArray:
-    """``[runs, 9]`` scores at levels from 10 to 110, as on locomotion tasks."""
-    levels = np.linspace(10.0, 110.0, TASKS)
-    return levels + SPREADS[spread] * rng.standard_normal((runs, TASKS))
+def samplers() -> dict[str, Sampler]:
+    """By name, what draws ``[..., 9]`` scores of runs."""
+    tasks, means, deviations = published()
+    expert = np.array([task.endswith("-expert") for task in tasks])
+
+    def heavy(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
+        noise = rng.standard_t(3, (*shape, TASKS)) / np.sqrt(3.0)  # of variance one
+        return np.asarray(LEVELS + UNEQUAL * noise)
+
+    def humps(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
+        fallen = expert & (rng.random((*shape, TASKS)) < HUMP)
+        return means + deviations * rng.standard_normal((*shape, TASKS)) - DROP * fallen
+
+    return {
+        "equal": lambda shape, rng: LEVELS + 6.0 * rng.standard_normal((*shape, TASKS)),
+        "unequal": lambda shape, rng: LEVELS + UNEQUAL * rng.standard_normal((*shape, TASKS)),
+        "d4rl": lambda shape, rng: means + deviations * rng.standard_normal((*shape, TASKS)),
+        "heavy": heavy,
+        "humps": humps,
+    }
 
 
-def coverage(runs: int, spread: str, experiments: int, rng: np.random.Generator) -> FloatArray:
-    """Share of experiments whose interval holds the truth, ``[aggregates + 1]``.
-
-    The last entry is the probability of improvement over an agent that scores 4 less on each task.
-    """
-    whole = scores(200_000, spread, rng)
-    truth = np.append(
-        aggregates(whole), probability_of_improvement(whole[:1000], whole[1000:2000] - 4.0)
+def truth_of(draw: Sampler, rng: np.random.Generator) -> FloatArray:
+    """What the intervals should hold, in the order of ``NAMES``."""
+    improvement = np.mean(
+        [
+            probability_of_improvement(draw((500,), rng), draw((500,), rng) - SHIFT)
+            for _ in range(20)
+        ]
     )
-    hits = np.zeros(len(truth))
+    return np.append(aggregates(draw((200_000,), rng)), improvement)
+
+
+def measure(
+    draw: Sampler, runs: int, experiments: int, rng: np.random.Generator
+) -> dict[Method, tuple[FloatArray, FloatArray]]:
+    """Share of experiments whose interval holds the truth, and mean width, by method."""
+    truth = truth_of(draw, rng)
+    hits = {method: np.zeros(len(NAMES)) for method in get_args(Method)}
+    widths = {method: np.zeros(len(NAMES)) for method in get_args(Method)}
     for _ in range(experiments):
-        ours, theirs = scores(runs, spread, rng), scores(runs, spread, rng) - 4.0
-        single = estimate(aggregates, ours, rng=rng, repetitions=1000)
-        pair = estimate(probability_of_improvement, ours, theirs, rng=rng, repetitions=1000)
-        hits += (np.append(single.low, pair.low) <= truth) & (
-            truth <= np.append(single.high, pair.high)
-        )
-    return hits / experiments
-
-
-def false_alarms(runs: int, spread: str, experiments: int, rng: np.random.Generator) -> float:
-    """Share of experiments in which the exact test tells two equal agents apart."""
-    return float(
-        np.mean(
-            [
-                exact_p_value(scores(runs, spread, rng), scores(runs, spread, rng)) < LEVEL
-                for _ in range(experiments)
+        ours, theirs = draw((runs,), rng), draw((runs,), rng) - SHIFT
+        seed = int(rng.integers(1 << 62))
+        for method in hits:
+            how = {"repetitions": 1000, "method": method}
+            found: list[Estimate] = [
+                estimate_aggregates(ours, rng=np.random.default_rng(seed), **how),
+                estimate_improvement(ours, theirs, rng=np.random.default_rng(seed), **how),
             ]
-        )
-    )
+            low = np.hstack([each.low for each in found])
+            high = np.hstack([each.high for each in found])
+            hits[method] += (low <= truth) & (truth <= high)
+            widths[method] += high - low
+    return {method: (hits[method] / experiments, widths[method] / experiments) for method in hits}
 
 
-def seconds(repetitions: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Seconds for the IQM intervals of three agents with five runs, here and in rliable."""
-    agents = {name: scores(5, "unequal", rng) for name in "xyz"}
+def false_alarms(draw: Sampler, runs: int, experiments: int, rng: np.random.Generator) -> float:
+    """Share of experiments in which the exact test tells two equal agents apart."""
+    pairs = ((draw((runs,), rng), draw((runs,), rng)) for _ in range(experiments))
+    return float(np.mean([exact_p_value(ours, theirs) < LEVEL for ours, theirs in pairs]))
+
+
+def table(runs: list[int], experiments: int, rng: np.random.Generator) -> None:
+    """Prints coverage, widths and the lines for ``analysis.stats``."""
+    print(f"{'method':11} {'runs':>4} {'spread':8}" + "".join(f"{name:>15}" for name in NAMES))
+    ranges: dict[tuple[Method, int], list[FloatArray]] = {}
+    alarms = []
+    for count in runs:
+        for spread, draw in samplers().items():
+            found = measure(draw, count, experiments, rng)
+            alarms.append(false_alarms(draw, count, experiments, rng))
+            plain = found["percentile"][1]
+            for method, (shares, widths) in found.items():
+                if np.isnan(widths).any():
+                    continue  # too few runs for an interval
+                ranges.setdefault((method, count), []).append(shares)
+                cells = "".join(
+                    f"{100 * share:8.1f} % x{width:4.2f}"
+                    for share, width in zip(shares, widths / plain, strict=True)
+                )
+                print(f"{method:11} {count:4d} {spread:8}{cells}", flush=True)
+    print(f"exact test at level {LEVEL:g}: {min(alarms):.3f} to {max(alarms):.3f} false alarms")
+    kept = {"aggregate": [0, 2, 3], "improvement": [4]}  # of NAMES: IQM, mean, optimality gap
+    for (method, count), rows in ranges.items():
+        for of, columns in kept.items():
+            some = 100 * np.array(rows)[:, columns]
+            print(f"{method} {of} {count}: ({some.min():.0f}, {some.max():.0f}),")
+
+
+def seconds(repetitions: int, rng: np.random.Generator) -> None:
+    """Prints the time of IQM intervals here and in rliable, and of a whole report's intervals."""
+    draw = samplers()["d4rl"]
+    agents = {name: draw((5,), rng) for name in "xyz"}
     start = time.perf_counter()
     for matrix in agents.values():
-        estimate(iqm, matrix, rng=rng, repetitions=repetitions)
+        estimate_aggregates(matrix, rng=rng, repetitions=repetitions)
     ours = time.perf_counter() - start
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its dependencies, at import
         from rliable import library, metrics
     start = time.perf_counter()
     library.get_interval_estimates(
-        agents, lambda matrix: np.array([metrics.aggregate_iqm(matrix)]), reps=repetitions
+        agents,
+        lambda matrix: np.array(
+            [
+                metrics.aggregate_iqm(matrix),
+                metrics.aggregate_median(matrix),
+                metrics.aggregate_mean(matrix),
+                metrics.aggregate_optimality_gap(matrix, 100.0),
+            ]
+        ),
+        reps=repetitions,
     )
-    return ours, time.perf_counter() - start
+    rliable = time.perf_counter() - start
+    print(
+        f"aggregates of 3 agents, {repetitions} resamples: {ours:.3f} s here, {rliable:.1f} s in "
+        f"rliable, ratio {rliable / ours:.0f}"
+    )
+    many = [rng.normal(50.0, 5.0, (5, 15)) for _ in range(8)]
+    start = time.perf_counter()
+    for i, x in enumerate(many):
+        for columns in (range(15), range(5), range(5, 10), range(10, 15)):
+            estimate_aggregates(x[:, columns], rng=rng)
+        estimate_profile(x, np.linspace(0.0, 120.0, 201), rng=rng, repetitions=2000)
+        for y in many[:i]:
+            estimate_improvement(x, y, rng=rng)
+    print(f"all intervals of 8 agents, 15 tasks, 600 runs: {time.perf_counter() - start:.1f} s")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--experiments", type=int, default=500, help="simulated suites per row")
+    parser.add_argument("--experiments", type=int, default=300, help="simulated suites per row")
     parser.add_argument("--repetitions", type=int, default=10_000, help="resamples when timing")
     parser.add_argument("--runs", type=int, nargs="+", default=[3, 5, 10], help="per task")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
-    names = [*AGGREGATES, "P(X > Y)", f"test at {LEVEL:g}"]
-    print("spread   runs  " + "  ".join(f"{name:>14}" for name in names))
-    for spread in SPREADS:
-        for runs in options.runs:
-            shares = [*coverage(runs, spread, options.experiments, rng)]
-            shares.append(false_alarms(runs, spread, options.experiments, rng))
-            row = "  ".join(f"{100 * share:12.1f} %" for share in shares)
-            print(f"{spread:8}{runs:5d}  {row}", flush=True)
-    ours, rliable = seconds(options.repetitions, rng)
-    print(
-        f"IQM of 3 agents, {options.repetitions} resamples: {ours:.3f} s here, {rliable:.1f} s in "
-        f"rliable, ratio {rliable / ours:.0f}"
-    )
+    table(options.runs, options.experiments, rng)
+    seconds(options.repetitions, rng)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ SCHEMA = 1
 RECORD_FILE = "record.json"
 EPISODES_FILE = "episodes.npz"
 POLICY_FILE = "policy.pt"
+_OPTIONAL = {"optional": True}  # a field that a file of this schema need not have
+TEMPORARY = ".*.*.*"  # a file that is being written, or was when its writer died
 PLAN_FILE = "plan.json"
 
 
@@ -65,7 +67,7 @@ class Record:
         status: "done", or "failed" with ``error`` filled in.
         cell: what the cell is: the identity its path is made of. Keys: task {id, version, env_id},
             agent {name, version, config}, seed, budget {name-free numbers}, source,
-            dataset {id}, precision.
+            dataset {id, seed}, precision.
         task: id, title, environment, quality, env_id, source, reference_min, reference_max,
             reference_source (score = 100 (return - min) / (max - min)).
         agent: label (name in the suite), name, version, config, preset, track ("fixed" or "tuned"),
@@ -84,6 +86,9 @@ class Record:
             return_std, score, metrics {..}}.
         final: return_mean, return_std, length_mean, score, last10_score.
         error: type, message, traceback; None if done.
+        resumes: the interruptions this run survived: list of {update, exact, notes}; where
+            ``exact`` is False, it went on under other circumstances, and an uninterrupted run would
+            have given other numbers.
     """
 
     status: Literal["done", "failed"]
@@ -100,6 +105,7 @@ class Record:
     curve: list[dict[str, Any]] = field(default_factory=list)
     final: dict[str, float] = field(default_factory=dict)
     error: dict[str, str] | None = None
+    resumes: list[dict[str, Any]] = field(default_factory=list, metadata=_OPTIONAL)
     schema: int = SCHEMA
 
 
@@ -116,7 +122,8 @@ class Plan:
         tasks: list of {id, title, environment, quality, missing}: ``missing`` is None, or the
             sentence that says why this task's data is not there.
         agents: list of {label, name, reference, shrunk, track, configs_tried}, in table order.
-        cells: list of {task, agent (label), seed, path (relative to the output folder)}.
+        cells: list of {task, agent (label), seed, draw (dataset seed), path (relative to the output
+            folder)}.
         stale: list of {path, why}: records of these cells made by another code or dataset version.
         caveats: sentences the report prints under every table.
         watermark: printed across figures ("" if none).
@@ -145,8 +152,14 @@ def normalized_score(returns: Any, reference_min: float, reference_max: float) -
     return 100.0 * (returns - reference_min) / (reference_max - reference_min)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview, keep: Path | None = None) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: the file.
+        content: all of it.
+        keep: where the old content goes; None forgets it. Between the two renames only ``keep`` is
+            there, so a reader tries it second.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -159,10 +172,22 @@ def write_atomically(path: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(name, 0o644)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def to_json(value: Any) -> bytes:
@@ -201,13 +226,14 @@ def _read(path: Path, cls: type[Any], what: str) -> Any:
             f"{path}: not a readable {what}; delete it and run the suite again"
         ) from None
     names = {f.name for f in fields(cls)}
+    optional = {f.name for f in fields(cls) if f.metadata == _OPTIONAL}
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise RecordError(
             f"{path}: this {what} has schema {found}, this version reads schema {SCHEMA}"
         )
-    if set(content) != names:
-        wrong = sorted(names ^ set(content))
+    if not names - optional <= set(content) <= names:
+        wrong = sorted((names - optional - set(content)) | (set(content) - names))
         raise RecordError(
             f"{path}: not a {what} of schema {SCHEMA} (differs in {', '.join(wrong)})"
         )

@@ -12,17 +12,29 @@ From Python::
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from suites.api import load_policy, load_results, run
+from suites import guard
 
-__all__ = ["load_policy", "load_results", "run"]
+if TYPE_CHECKING:
+    from suites.api import load_episodes, load_policy, load_results, run
+
+__all__ = ["load_episodes", "load_policy", "load_results", "run"]
+
+guard.prefer_packages()
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from suites import api
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    wrong = guard.hidden()
+    if wrong:
+        raise ImportError(wrong)
+    doubt = guard.rivals()
+    if doubt:
+        warnings.warn(doubt, stacklevel=2)
+    from suites import api
 
-        return getattr(api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(api, name)
+    return value

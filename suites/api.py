@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from baselines.config import UsageError
-from results.record import POLICY_FILE
+from results.record import PLAN_FILE, RECORD_FILE, Plan, RecordError, read_plan, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from suites.policy import Policy
 
 
 def run(
@@ -43,7 +43,7 @@ def run(
 
     from baselines.config import check_name
     from suites import console
-    from suites.cli import execute, make_console, worker_count
+    from suites.cli import Conduct, execute, make_console, worker_count
     from suites.plan import make_plan
     from suites.resolve import Options
 
@@ -54,129 +54,74 @@ def run(
     plan = make_plan(Options(suite=suite, **options))
     screen = make_console()
     console.print_plan(screen, plan)
-    return execute(screen, plan, worker_count(jobs), retry, False, allow_missing)
+    return execute(
+        screen, plan, Conduct(worker_count(jobs), retry=retry, allow_missing=allow_missing)
+    )
 
 
-def load_results(out: str | Path = "results/runs") -> pd.DataFrame:
-    """All finished runs below an output folder, one row each.
+def load_results(where: str | Path = "results/runs") -> pd.DataFrame:
+    """Finished runs as a tidy table, one row each.
+
+    Args:
+        where: an output folder (all of its runs), one report's folder in it (the runs of that
+            suite and budget), or one cell's folder.
 
     Returns:
-        A tidy DataFrame; see :func:`analysis.frame.load` for its columns.
+        The columns of :data:`analysis.frame.RUN_COLUMNS`; docs/using-results.md explains them.
+
+    Raises:
+        UsageError: if there is no such folder, or what lies there cannot be read.
     """
     from analysis.frame import load
 
-    return load(Path(out))
+    return load(*_locate(Path(where)))
 
 
-class Policy:
-    """A trained policy of one seed, ready to act on raw observations.
+def load_episodes(where: str | Path = "results/runs") -> pd.DataFrame:
+    """Every final episode of finished runs, one row each; see :func:`load_results`.
 
-    Attributes:
-        task: the record's task block.
-        agent: the record's agent block.
-        action_space: of one action.
+    Returns:
+        The columns of :data:`analysis.frame.EPISODE_COLUMNS`.
     """
+    from analysis.frame import load_episodes
 
-    def __init__(self, saved: dict[str, Any]) -> None:
-        from baselines.contract import Phase, Spec
-        from baselines.registry import Registry, make_config
-        from suites.datasets.transforms import Transform
-        from suites.envs import make_vector
-
-        self.task, self.agent = saved["task"], saved["agent"]
-        self._index, self._seeds = saved["index"], saved["seeds"]
-        self._transform = Transform.from_dict(saved["transform"])
-        env = make_vector(self.task["env_id"], 1)
-        self.action_space = env.action_space
-        self._spec = Spec(
-            env.observation_space,
-            env.action_space,
-            phases=tuple(Phase(**phase) for phase in saved["phases"]),
-            horizon=env.horizon,
-            reward_parts=tuple(saved["reward_parts"]),
-            policies=saved["policies"],
-            statistics=saved["statistics"],
-            dtype=saved["precision"],
-        )
-        env.close()
-        cls = Registry(saved["plugins"]).get(self.agent["name"])
-        config = make_config(cls, self.agent["config"], f'agent "{self.agent["label"]}"')
-        self._agent = cls(self._spec, config, self._seeds)
-        self._agent.load_state_dict(saved["state"])
-        self._number = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """Begins new episodes: forgets what a policy with memory remembers."""
-        self._memory: Any = None
-        self._noise: Any = None
-        self._number += 1
-
-    def act(
-        self, observations: npt.NDArray[Any], rewards: npt.NDArray[Any] | None = None
-    ) -> npt.NDArray[Any]:
-        """Actions ``[E, *action]`` for raw observations ``[E, *observation]`` of E episodes.
-
-        One observation ``[*observation]`` gives one action ``[*action]``. Call :meth:`reset` when
-        new episodes begin.
-
-        Args:
-            observations: as the environment gives them.
-            rewards: ``[E]`` of the previous step, raw; needed only by return-conditioned policies.
-        """
-        import torch
-
-        from baselines.common import Noise
-        from suites.evaluate import clip_to
-
-        observations = np.asarray(observations)
-        single = observations.ndim == len(self._spec.observation_space.shape or ())
-        batch = observations[None] if single else observations
-        count, seeds = len(batch), len(self._seeds)
-        first = self._noise is None
-        dtype = self._spec.torch_dtype()
-        if first:
-            self._noise = Noise.for_episodes(
-                self._seeds, "policy", self._number, range(count), dtype=dtype
-            )
-        earned = np.zeros(count) if rewards is None else np.asarray(rewards).reshape(count)
-
-        def stacked(values: npt.NDArray[Any]) -> torch.Tensor:
-            tensor = torch.from_numpy(np.asarray(values)).to(dtype)
-            return tensor.expand(seeds, *tensor.shape).clone()
-
-        with torch.no_grad():
-            actions, self._memory = self._agent.act(
-                {
-                    "observations": stacked(self._transform.observations(batch)),
-                    "rewards": stacked(earned * self._transform.reward_scale),
-                    "first": torch.full((seeds, count), first),
-                    "active": torch.ones(seeds, count, dtype=torch.bool),
-                    "noise": self._noise,
-                },
-                self._memory,
-            )
-        chosen = clip_to(self.action_space, actions[self._index].numpy())
-        return np.asarray(chosen[0] if single else chosen)
+    return load_episodes(*_locate(Path(where)))
 
 
-def load_policy(path: str | Path) -> Policy:
-    """The policy of a finished cell.
+def _locate(where: Path) -> tuple[Path, Plan | None]:
+    """The output folder, and the plan that picks what is asked for; None for everything."""
+    if not where.is_dir():
+        raise UsageError(f"{where} is not there; give a folder that a suite has run into")
+    try:
+        if (where / PLAN_FILE).is_file():
+            return where.resolve().parents[1], read_plan(where / PLAN_FILE)
+        if not (where / RECORD_FILE).is_file():
+            return where, None
+        record = read_record(where)
+    except RecordError as error:
+        raise UsageError(str(error)) from None
+    cell = where.resolve()
+    above = cell.parents  # agent, task, source, cells, the output folder; or a copy elsewhere
+    out = above[4] if len(above) > 4 and above[3].name == "cells" else above[0]
+    found = {
+        "task": record.task["id"],
+        "agent": record.agent["label"],
+        "seed": record.seed,
+        "path": cell.relative_to(out).as_posix(),
+    }
+    return out, Plan("", "", "", "", [], [], [], [found])
+
+
+def load_policy(path: str | Path, plugins: Sequence[str | Path] = ()) -> Policy:
+    """The policy of a finished cell; ``load_policy(path).act(observations)``.
 
     Args:
         path: the cell's folder, or the ``policy.pt`` in it.
+        plugins: the agent's plugin files, if they have moved since the run.
 
     Raises:
         UsageError: if there is none, or it cannot be read.
     """
-    import torch
+    from suites.policy import read_policy
 
-    file = Path(path)
-    file = file / POLICY_FILE if file.is_dir() else file
-    if not file.is_file():
-        raise UsageError(f"{file} is not there; give the folder of a finished cell")
-    try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UsageError(f"{file} cannot be read as a policy ({type(error).__name__})") from None
-    return Policy(saved)
+    return read_policy(Path(path), plugins)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -16,9 +20,10 @@ from baselines.config import UsageError
 from results.record import PLAN_FILE, Plan, RecordError, read_plan, write_plan
 from suites import console as show
 from suites.estimate import Estimate, estimate
-from suites.launch import Event, run_jobs
+from suites.job import CHECKPOINT_SECONDS, State, read_state
+from suites.launch import PATIENCE, Event, run_jobs
 from suites.manifest import load_budgets, load_suite, shipped
-from suites.plan import State, SuitePlan, command_line, make_plan, read_state, report_folder
+from suites.plan import SuitePlan, command_line, make_plan, report_folder
 from suites.resolve import Options
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -28,10 +33,15 @@ REFRESH_SECONDS = 60.0  # between two refreshes of the report while a run goes o
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
+    from suites.commands import VERBS
+
     result = argparse.ArgumentParser(
         prog="python -m suites.run",
         description="Compare offline-RL agents: plan a grid of task x agent x seed, make the data, "
         "train, evaluate, and write tables, figures and a report page. What is done is skipped.",
+        epilog="verbs for finished runs (--help after a verb says more):\n"
+        + "\n".join(f"  {verb:<10}{help_text}" for verb, (help_text, _) in VERBS.items()),
+        formatter_class=_HelpFormatter,
     )
     add = result.add_argument
     add("suite", nargs="?", help="a suite's name, or the path of your own manifest (.yaml)")
@@ -51,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--agents", type=_names, metavar="A,B", help="only these agents")
     add("--tasks", type=_names, metavar="T,U", help='only these tasks; patterns such as "hopper-*"')
     add("--seeds", type=int, metavar="N", help="training seeds 0 to N-1")
+    add("--dataset-seeds", type=int, metavar="N", help="draws of every dataset (default: 1)")
     add("--source", default="local", help="where data comes from (default: local)")
     add("--jobs", type=int, metavar="N", help="worker processes (default: one per core)")
     add("--device", default="auto", help="auto (default), cpu or cuda")
@@ -79,6 +90,27 @@ def parser() -> argparse.ArgumentParser:
         help="a Python file with AGENTS; may be repeated",
     )
     add(
+        "--checkpoint-seconds",
+        type=float,
+        default=CHECKPOINT_SECONDS,
+        metavar="S",
+        help="seconds between two checkpoints of a run, 0 for one after every update "
+        f"(default: {CHECKPOINT_SECONDS:.0f})",
+    )
+    add("--keep-checkpoints", action="store_true", help="keep the last checkpoint of finished runs")
+    add(
+        "--allow-inexact-resume",
+        action="store_true",
+        help="continue checkpoints of another machine or version, and mark the records",
+    )
+    add(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        metavar="S",
+        help=f"end a worker that is silent for so many seconds (default: {PATIENCE:.0f})",
+    )
+    add(
         "--out",
         type=Path,
         default=Path("results/runs"),
@@ -89,7 +121,23 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="aggregate over an incomplete matrix, marked as such",
     )
+    add(
+        "--scores",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a CSV of scores made elsewhere (task, agent, seed, score), to stand beside ours in "
+        "the report; may be repeated",
+    )
     return result
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Wraps the description, and keeps the list of verbs as it is."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("verbs") else super()._fill_text(text, width, indent)
 
 
 def _names(text: str) -> list[str]:
@@ -98,10 +146,17 @@ def _names(text: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code (0 ok, 1 cells failed, 2 wrong input)."""
+    from suites.commands import VERBS
+
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     console = make_console()
     try:
+        if arguments and arguments[0] in VERBS:
+            return VERBS[arguments[0]][1](console, arguments[1:])
         return _main(parser().parse_args(arguments), arguments, console)
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        return INTERRUPTED
     except UsageError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return USAGE
@@ -117,6 +172,7 @@ def _main(chosen: argparse.Namespace, arguments: Sequence[str], console: Console
         return list_everything(console, chosen.plugins)
     if chosen.suite is None:
         raise UsageError("name a suite, for example core3; --list shows them")
+    _check_scores(chosen.scores)
     if chosen.status or chosen.report:
         return look(console, chosen)
     jobs = worker_count(chosen.jobs)
@@ -126,6 +182,7 @@ def _main(chosen: argparse.Namespace, arguments: Sequence[str], console: Console
         agents=chosen.agents,
         tasks=chosen.tasks,
         seeds=chosen.seeds,
+        dataset_seeds=chosen.dataset_seeds,
         source=chosen.source,
         out=chosen.out,
         device=chosen.device,
@@ -133,10 +190,33 @@ def _main(chosen: argparse.Namespace, arguments: Sequence[str], console: Console
         stack=chosen.stack,
         settings=tuple(chosen.settings),
         plugins=tuple(chosen.plugins),
+        checkpoint_seconds=chosen.checkpoint_seconds,
+        keep_checkpoints=chosen.keep_checkpoints,
+        allow_inexact_resume=chosen.allow_inexact_resume,
     )
     plan = make_plan(options, command_line(arguments))
     show.print_plan(console, plan)
-    return execute(console, plan, jobs, chosen.retry, chosen.dry_run, chosen.allow_missing)
+    conduct = Conduct(
+        jobs,
+        chosen.retry,
+        chosen.dry_run,
+        chosen.allow_missing,
+        chosen.patience,
+        tuple(chosen.scores),
+    )
+    return execute(console, plan, conduct)
+
+
+def _check_scores(files: Sequence[Path]) -> None:
+    """Says what is wrong with a file of scores now rather than after hours of training."""
+    if files:
+        from analysis.frame import ScoresError, read_csv
+
+        try:
+            for file in files:
+                read_csv(file)
+        except ScoresError as error:
+            raise UsageError(f"--scores {error}") from None
 
 
 def look(console: Console, chosen: argparse.Namespace) -> int:
@@ -149,7 +229,7 @@ def look(console: Console, chosen: argparse.Namespace) -> int:
     except RecordError as error:
         raise UsageError(f"{error}; nothing of {suite.name} has run at this budget there") from None
     if chosen.report:
-        return report(console, folder, chosen.out, chosen.allow_missing)
+        return report(console, folder, chosen.out, chosen.allow_missing, chosen.scores)
     states = states_of(plan, chosen.out)
     console.print(f"[bold]{plan.title}[/bold]  ({plan.suite}, budget {plan.budget})")
     show.print_matrix(console, plan, states)
@@ -197,20 +277,41 @@ def list_everything(console: Console, plugins: Sequence[str]) -> int:
     return OK
 
 
-def execute(
-    console: Console, plan: SuitePlan, workers: int, retry: bool, dry_run: bool, allow_missing: bool
-) -> int:
+@dataclass(frozen=True)
+class Conduct:
+    """How to go about a plan; nothing of it changes a number.
+
+    Attributes:
+        workers: worker processes.
+        retry: also run failed cells again.
+        dry_run: stop after the estimate.
+        allow_missing: aggregate over an incomplete matrix.
+        patience: seconds without a sign of life after which a worker is ended.
+        scores: CSV files of scores made elsewhere, for the report.
+    """
+
+    workers: int
+    retry: bool = False
+    dry_run: bool = False
+    allow_missing: bool = False
+    patience: float = PATIENCE
+    scores: tuple[Path, ...] = ()
+
+
+def execute(console: Console, plan: SuitePlan, conduct: Conduct) -> int:
     """Runs what is missing, refreshing the report as cells end."""
-    todo = plan.jobs(retry)
-    workers = min(workers, max(1, len(todo)))
+    todo = plan.jobs(conduct.retry)
+    workers = min(conduct.workers, max(1, len(todo)))
     shares = estimate(todo, plan.source)
     seconds = {job.name: share.core_seconds for job, share in zip(todo, shares, strict=True)}
     if todo:
         show.print_estimate(console, sum(shares, Estimate()), workers, todo)
-    if dry_run:
+    if conduct.dry_run:
         return OK
     _prepare_folder(plan)
-    refresher = Refresher(plan, allow_missing)
+    if not plan.options.keep_checkpoints:
+        plan.sweep()
+    refresher = Refresher(plan, conduct.allow_missing, conduct.scores)
     if todo:
         console.print(
             f"results go to {plan.options.out}; the page grows at {plan.folder}/index.html"
@@ -223,17 +324,36 @@ def execute(
                     refresher.refresh()
 
             try:
-                run_jobs(todo, workers, listen)
+                with _stopped_by_sigterm():
+                    run_jobs(todo, workers, listen, conduct.patience)
             except KeyboardInterrupt:
                 refresher.stop()
                 console.print("interrupted; what is finished is kept, and the same command goes on")
                 return INTERRUPTED
         refresher.stop()
-        show.print_failures(console, monitor.failed)
-        if monitor.failed:
-            report(console, plan.folder, plan.options.out, allow_missing)
+        show.print_ends(console, "failed", monitor.failed)
+        show.print_ends(console, "interrupted", monitor.interrupted)
+        if monitor.failed or monitor.interrupted:
+            report(console, plan.folder, plan.options.out, conduct.allow_missing, conduct.scores)
             return FAILED
-    return report(console, plan.folder, plan.options.out, allow_missing)
+    return report(console, plan.folder, plan.options.out, conduct.allow_missing, conduct.scores)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """A cluster's SIGTERM ends a run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _prepare_folder(plan: SuitePlan) -> None:
@@ -248,10 +368,11 @@ def _prepare_folder(plan: SuitePlan) -> None:
 class Refresher:
     """Rewrites the report in a process of its own now and then, so that workers need not wait."""
 
-    def __init__(self, plan: SuitePlan, allow_missing: bool) -> None:
+    def __init__(self, plan: SuitePlan, allow_missing: bool, scores: Sequence[Path] = ()) -> None:
         self.command = [sys.executable, "-m", "analysis.report", str(plan.folder)]
         self.command += ["--out", str(plan.options.out)]
         self.command += ["--allow-missing"] if allow_missing else []
+        self.command += [f"--scores={file}" for file in scores]
         self.process: subprocess.Popen[bytes] | None = None
         self.last = -REFRESH_SECONDS
 
@@ -276,15 +397,21 @@ class Refresher:
             self.process.wait()
 
 
-def report(console: Console, folder: Path, out: Path, allow_missing: bool) -> int:
+def report(
+    console: Console, folder: Path, out: Path, allow_missing: bool, scores: Sequence[Path] = ()
+) -> int:
     """Writes the report of a plan, prints the table, and says how it ended."""
-    from analysis.frame import load
+    from analysis.frame import ScoresError, add_foreign, load
     from analysis.report import build
     from analysis.tables import terminal
 
-    page = build(folder, out, allow_missing=allow_missing)
     plan = read_plan(folder / PLAN_FILE)
-    console.print(terminal(plan, load(out, plan)))
+    try:
+        page = build(folder, out, allow_missing=allow_missing, foreign=scores)
+        runs, _ = add_foreign(plan, load(out, plan), scores)
+    except ScoresError as error:
+        raise UsageError(f"--scores {error}") from None
+    console.print(terminal(plan, runs))
     console.print(f"report: {page}")
     failed = list(states_of(plan, out).values()).count("failed")
     if failed:

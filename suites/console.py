@@ -11,9 +11,9 @@ from rich.table import Table
 
 from results.record import Plan, RecordError, read_record
 from suites.estimate import Estimate
-from suites.job import Job
+from suites.job import Job, State
 from suites.launch import Event
-from suites.plan import State, SuitePlan
+from suites.plan import SuitePlan
 
 QUIET_SECONDS = 30.0  # between lines about running jobs where there is no terminal
 
@@ -31,6 +31,11 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def tell(console: Console, text: str, style: str | None = None) -> None:
+    """A sentence as it is; breaking its lines is left to the terminal, so paths can be copied."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_plan(console: Console, plan: SuitePlan) -> None:
     """The plan, a line per task."""
     rows = [row for row in plan.rows if not row.reference]
@@ -45,7 +50,7 @@ def print_plan(console: Console, plan: SuitePlan) -> None:
     )
     print_matrix(console, plan.to_plan(), {cell.path: cell.state for cell in plan.cells})
     for warning in plan.warnings:
-        console.print(f"warning: {warning}", markup=False)
+        tell(console, f"warning: {warning}")
 
 
 def print_matrix(console: Console, plan: Plan, states: Mapping[str, State]) -> None:
@@ -60,8 +65,9 @@ def print_matrix(console: Console, plan: Plan, states: Mapping[str, State]) -> N
         texts = []
         for label in labels:
             found = [states[c["path"]] for c in cells if c["agent"] == label]
-            failed = f" ({found.count('failed')} failed)" if "failed" in found else ""
-            texts.append(f"{found.count('done')}/{len(found)}{failed}")
+            bad = [f"{found.count(s)} {s}" for s in ("failed", "interrupted") if s in found]
+            note = f" ({', '.join(bad)})" if bad else ""
+            texts.append(f"{found.count('done')}/{len(found)}{note}")
         table.add_row(task["id"], *(["missing"] * len(labels) if task["missing"] else texts))
     console.print(table)
     for task in plan.tasks:
@@ -95,6 +101,8 @@ class Monitor:
         self.expected = seconds  # estimated core-seconds by job name
         self.finished = 0
         self.failed: list[tuple[Job, str]] = []
+        self.interrupted: list[tuple[Job, str]] = []
+        self.begun: dict[str, tuple[int, float]] = {}  # first progress of a job: done, seconds
         self.started = time.monotonic()
         self.spoken: dict[int, float] = {}
         self.running: dict[int, str] = {}
@@ -135,6 +143,11 @@ class Monitor:
             self._start(event)
         elif event.kind == "progress":
             self._progress(event)
+        elif event.kind == "note":
+            self._say(f"{event.job.name}: {event.values['text']}")
+        elif event.kind == "busy":
+            self.running.pop(event.slot, None)
+            self._say(f"{event.job.name}: another run is at it; waiting for it to end")
         else:
             self._end(event)
 
@@ -154,7 +167,8 @@ class Monitor:
 
     def _progress(self, event: Event) -> None:
         done, total, what = (event.values[key] for key in ("done", "total", "what"))
-        rate = done / event.seconds if event.seconds > 0 else 0.0
+        first, since = self.begun.setdefault(event.job.name, (done, event.seconds))
+        rate = (done - first) / (event.seconds - since) if event.seconds > since else 0.0
         note = f"{what}, {rate:,.0f}/s" if what in ("updates", "transitions") else what
         if self.bars:
             self.bars.update(self.slots[event.slot], completed=done, total=total, note=note)
@@ -178,6 +192,9 @@ class Monitor:
             message = f"{event.values['type']}: {event.values['message']}"
             self.failed.append((job, message))
             self._say(f"{counter} FAILED {job.name}: {message}", style="red")
+        elif event.kind == "interrupted":
+            self.interrupted.append((job, event.values["message"]))
+            self._say(f"{counter} interrupted: {job.name}: {event.values['message']}", style="red")
         else:
             self._say(
                 f"{counter} {job.name}: {outcome(job)} in {duration(event.seconds)}; "
@@ -188,7 +205,7 @@ class Monitor:
             self.bars.reset(self.slots[event.slot], visible=False)
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self.console.print(text, style=style, markup=False, highlight=False)
+        tell(self.console, text, style)
 
 
 def outcome(job: Job) -> str:
@@ -207,7 +224,7 @@ def outcome(job: Job) -> str:
     return f"{what} {', '.join(f'{score:z.1f}' for score in scores)}"
 
 
-def print_failures(console: Console, failures: Iterable[tuple[Job, str]]) -> None:
-    """The failed jobs again, at the end, where they are seen."""
-    for job, message in failures:
-        console.print(f"failed: {job.name}: {message}", style="red", markup=False, highlight=False)
+def print_ends(console: Console, what: str, ends: Iterable[tuple[Job, str]]) -> None:
+    """The failed or interrupted jobs again, at the end, where they are seen."""
+    for job, message in ends:
+        tell(console, f"{what}: {job.name}: {message}", "red")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,15 @@ class Evaluation:
     returns: npt.NDArray[np.float64]
     lengths: npt.NDArray[np.int64]
     reset_seeds: npt.NDArray[np.int64]
+
+    def to_tensors(self) -> dict[str, torch.Tensor]:
+        """The same for a checkpoint."""
+        return {name: torch.from_numpy(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_tensors(cls, saved: Mapping[str, torch.Tensor]) -> Evaluation:
+        """What ``to_tensors`` was made of."""
+        return cls(**{name: value.numpy() for name, value in saved.items()})
 
 
 class Evaluator:
@@ -69,12 +78,15 @@ class Evaluator:
         self.reset_seeds = first_reset_seed + np.arange(episodes)
         self.env = make_vector(env_id, len(self.seeds) * episodes)
 
-    def run(self, agent: Agent, number: int) -> Evaluation:
+    def run(
+        self, agent: Agent, number: int, listen: Callable[[], None] | None = None
+    ) -> Evaluation:
         """Plays all episodes to their end.
 
         Args:
             agent: the policy.
             number: which evaluation this is; chooses the noise of stochastic policies.
+            listen: called after every step.
 
         Raises:
             PolicyError: if the agent returns actions of a wrong shape or that are not finite.
@@ -112,6 +124,8 @@ class Evaluator:
             lengths += active
             active = active & ~(played.terminations | played.truncations)
             first[:] = False
+            if listen is not None:
+                listen()
         return Evaluation(
             returns.reshape(seeds, episodes), lengths.reshape(seeds, episodes), self.reset_seeds
         )

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from results.record import RecordError, read_record
+
+State = Literal["done", "failed", "interrupted", "todo"]
+# Ends that say nothing against the agent: the next run goes on from the last checkpoint.
+INTERRUPTIONS = ("WorkerKilled", "WorkerSilent", "MemoryError", "OutOfMemoryError")
+CHECKPOINT_PREFIX = "checkpoint-"
+CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,9 @@ class Job:
         plugins: plugin files to load first.
         device: torch device.
         precision: "float32" or "float64".
+        checkpoint_seconds: between two checkpoints of a training job; 0 for one after every update.
+        keep_checkpoints: leave them when the record is final.
+        allow_inexact_resume: continue a checkpoint of another machine or version.
     """
 
     kind: Literal["data", "train"]
@@ -42,8 +55,47 @@ class Job:
     plugins: list[str] = field(default_factory=list)
     device: str = "cpu"
     precision: Literal["float32", "float64"] = "float32"
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    keep_checkpoints: bool = False
+    allow_inexact_resume: bool = False
+
+    @property
+    def dataset(self) -> tuple[str, int]:
+        """Which draw of which task's data it needs: (task, dataset seed)."""
+        return self.task["id"], self.data["seed"]
 
     @property
     def updates(self) -> int:
         """Gradient updates per seed."""
         return sum(int(phase["updates"]) for phase in self.phases)
+
+
+def checkpoint_name(seeds: Iterable[int]) -> str:
+    """The file that keeps an unfinished stack, in the folder of its first cell."""
+    return f"{CHECKPOINT_PREFIX}{'+'.join(map(str, seeds))}.pt"
+
+
+def unfinished_stacks(folder: Path) -> list[list[int]]:
+    """The seeds of every stack whose checkpoint lies in a cell's folder."""
+    names = {path.name.split(".")[0] for path in folder.glob(f"{CHECKPOINT_PREFIX}*.pt")}
+    return sorted(
+        [int(seed) for seed in name.removeprefix(CHECKPOINT_PREFIX).split("+")] for name in names
+    )
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Removes all checkpoints in a cell's folder."""
+    for path in folder.glob(f"{CHECKPOINT_PREFIX}*.pt"):
+        path.unlink(missing_ok=True)
+
+
+def read_state(folder: Path) -> State:
+    """What has become of a cell; a record that cannot be read counts as not there."""
+    try:
+        record = read_record(folder)
+    except RecordError:
+        return "todo"
+    if record.status == "done":
+        return "done"
+    interrupted = record.error is not None and record.error["type"] in INTERRUPTIONS
+    return "interrupted" if interrupted else "failed"

@@ -36,12 +36,14 @@ class Budget:
     final_episodes: int
     title: str = ""
     transitions: int | None = None
+    dataset_seeds: int = 1
     meaningless: bool = False
     caveats: list[str] = field(default_factory=list)
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("updates", "seeds", "evaluation_episodes", "final_episodes"):
+        positive = ("updates", "seeds", "dataset_seeds", "evaluation_episodes", "final_episodes")
+        for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"a budget's {name} must be at least 1, not {getattr(self, name)}")
         if self.evaluations < 0 or self.evaluations > self.updates:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from baselines.config import UsageError, check_name
 from baselines.registry import Registry
-from results.record import Plan, Record, RecordError, read_record, scan, to_json
+from results.record import RECORD_FILE, Plan, Record, RecordError, read_record, scan, to_json
 from suites.datasets import Source, get_source
-from suites.job import Job
+from suites.job import Job, State, read_state, remove_checkpoints, unfinished_stacks
 from suites.manifest import Budget, Suite, load_suite
 from suites.resolve import (
     BEHAVIOUR,
@@ -31,16 +31,15 @@ from suites.resolve import (
     resolve_row,
 )
 
-State = Literal["done", "failed", "todo"]
-
 
 @dataclass(frozen=True)
 class Cell:
-    """One seed of one agent on one task."""
+    """One seed of one agent on one draw of a task's data."""
 
     task: str
     label: str
     seed: int
+    draw: int
     path: str
     identity: dict[str, Any]
     state: State
@@ -92,7 +91,7 @@ class SuitePlan:
                 for row in self.rows
             ],
             cells=[
-                {"task": c.task, "agent": c.label, "seed": c.seed, "path": c.path}
+                {"task": c.task, "agent": c.label, "seed": c.seed, "draw": c.draw, "path": c.path}
                 for c in self.cells
             ],
             stale=self.stale,
@@ -108,43 +107,86 @@ class SuitePlan:
         Args:
             retry: also run again the cells that failed.
         """
-        wanted = ("todo", "failed") if retry else ("todo",)
-        result = []
-        for task in self.tasks:
-            # Two labels of one config share their cells, which are trained once.
-            here = {c.path: c for c in reversed(self.cells) if c.task == task["id"]}
-            open_cells = [c for c in reversed(here.values()) if c.state in wanted]
-            if not open_cells:
-                continue
-            behaviour = [c for c in open_cells if c.label == BEHAVIOUR]
-            result.append(self._job("data", task, self._row(BEHAVIOUR), behaviour))
-            for row in self.rows:
-                cells = [c for c in open_cells if c.label == row.label and row.label != BEHAVIOUR]
-                size = self.options.stack or (1 if self.device == "cpu" else max(1, len(cells)))
-                for i in range(0, len(cells), size):
-                    result.append(self._job("train", task, row, cells[i : i + size]))
-        return result
+        wanted: tuple[State, ...] = ("todo", "interrupted")
+        if retry:
+            wanted = (*wanted, "failed")
+        return [
+            job
+            for task in self.tasks
+            for draw in range(len(task["datasets"]))
+            for job in self._jobs_on(task, draw, wanted)
+        ]
+
+    def _jobs_on(self, task: dict[str, Any], draw: int, wanted: Container[State]) -> Iterator[Job]:
+        # Two labels of one config share their cells, which are trained once.
+        here = {c.path: c for c in reversed(self.cells) if c.task == task["id"] and c.draw == draw}
+        open_cells = [c for c in reversed(here.values()) if c.state in wanted]
+        if not open_cells:
+            return
+        behaviour = [c for c in open_cells if c.label == BEHAVIOUR]
+        yield self._job("data", task, draw, self._row(BEHAVIOUR), behaviour)
+        for row in self.rows:
+            if row.label != BEHAVIOUR:
+                mine = [c for c in here.values() if c.label == row.label]
+                for stack in self._stacks(mine, [c for c in open_cells if c in mine]):
+                    yield self._job("train", task, draw, row, stack)
+
+    def sweep(self) -> None:
+        """Removes checkpoints of finished runs that were interrupted while tidying up."""
+        done = {
+            (cell.path.rpartition("-seed")[0], cell.seed): cell
+            for cell in self.cells
+            if cell.state == "done"
+        }
+        for (row, _), cell in done.items():
+            folder = self.options.out / cell.path
+            stacks = unfinished_stacks(folder)
+            if stacks and all((row, seed) in done for seeds in stacks for seed in seeds):
+                remove_checkpoints(folder)
+
+    def _stacks(self, cells: list[Cell], open_cells: list[Cell]) -> Iterator[list[Cell]]:
+        """Stacks that fill the open ones of a row's cells; those that were begun before come first.
+
+        A stack whose first records are written already goes on as a whole.
+        """
+        by_seed = {cell.seed: cell for cell in cells}
+        left = {cell.seed: cell for cell in open_cells}
+        begun = {
+            tuple(seeds)
+            for cell in cells
+            for seeds in unfinished_stacks(self.options.out / cell.path)
+        }
+        for seeds in sorted(begun, key=lambda seeds: (-len(seeds), seeds)):
+            if by_seed.keys() >= set(seeds) and left.keys() & set(seeds):
+                yield [by_seed[seed] for seed in seeds]
+                left = {seed: cell for seed, cell in left.items() if seed not in seeds}
+        rest = [left[seed] for seed in sorted(left)]
+        size = self.options.stack or (1 if self.device == "cpu" else max(1, len(rest)))
+        for i in range(0, len(rest), size):
+            yield rest[i : i + size]
 
     def _row(self, label: str) -> Row:
         return next(row for row in self.rows if row.label == label)
 
     def _job(
-        self, kind: Literal["data", "train"], task: dict[str, Any], row: Row, cells: list[Cell]
+        self,
+        kind: Literal["data", "train"],
+        task: dict[str, Any],
+        draw: int,
+        row: Row,
+        cells: list[Cell],
     ) -> Job:
         seeds = [c.seed for c in cells]
         numbers = ", ".join(map(str, seeds))
-        name = (
-            f"data of {task['id']}"
-            if kind == "data"
-            else f"{row.label} on {task['id']}, seed {numbers}"
-        )
+        where = task["id"] if draw == 0 else f"{task['id']} (draw {draw})"
+        name = f"data of {where}" if kind == "data" else f"{row.label} on {where}, seed {numbers}"
         return Job(
             kind=kind,
             name=name,
             out=str(self.options.out),
-            task={key: value for key, value in task.items() if key not in ("missing", "dataset")},
-            data={"size": self.budget.transitions, "seed": 0},
-            cell=identity_of(task, row, self.options),
+            task={key: value for key, value in task.items() if key not in ("missing", "datasets")},
+            data={"size": self.budget.transitions, "seed": draw},
+            cell=identity_of(task, draw, row, self.options),
             agent=row.describe(),
             phases=[asdict(phase) for phase in row.phases],
             budget=row.budget,
@@ -153,6 +195,9 @@ class SuitePlan:
             plugins=[str(Path(p).resolve()) for p in self.options.plugins],
             device=self.device if kind == "train" and not row.reference else "cpu",
             precision=self.options.precision,
+            checkpoint_seconds=self.options.checkpoint_seconds,
+            keep_checkpoints=self.options.keep_checkpoints,
+            allow_inexact_resume=self.options.allow_inexact_resume,
         )
 
 
@@ -178,6 +223,13 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
     count = budget.seeds if options.seeds is None else options.seeds
     if count < 1:
         raise UsageError(f"--seeds must be at least 1, not {count}")
+    draws = budget.dataset_seeds if options.dataset_seeds is None else options.dataset_seeds
+    if draws < 1:
+        raise UsageError(f"--dataset-seeds must be at least 1, not {draws}")
+    if options.checkpoint_seconds < 0:
+        raise UsageError(
+            f"--checkpoint-seconds must be at least 0, not {options.checkpoint_seconds}"
+        )
     if options.stack < 0:
         raise UsageError(f"--stack must be at least 0, not {options.stack}")
     rows = [reference_row(name, budget_name, budget, registry) for name in REFERENCES]
@@ -187,7 +239,9 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
                 label, arm, settings.get(label, {}), registry, budget_name, budget, count, suite
             )
         )
-    tasks = [describe_task(task, source, options, budget) for task in choose_tasks(options, suite)]
+    tasks = [
+        describe_task(task, source, options, budget, draws) for task in choose_tasks(options, suite)
+    ]
     match_needs(rows, source, options.source)
     plan = SuitePlan(
         options=options,
@@ -202,15 +256,16 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
         command=command,
     )
     for task in tasks:
-        if task["missing"] is None:
+        for draw in range(len(task["datasets"])):
             for row in rows:
-                plan.cells.extend(_cells(task, row, options))
+                plan.cells.extend(_cells(task, draw, row, options))
     plan.stale = find_stale(plan)
     plan.warnings = [warning for row in rows if row.code for warning in edited_plugin(plan, row)]
+    plan.warnings += damaged(plan)
     return plan
 
 
-def identity_of(task: Mapping[str, Any], row: Row, options: Options) -> dict[str, Any]:
+def identity_of(task: Mapping[str, Any], draw: int, row: Row, options: Options) -> dict[str, Any]:
     """All that a cell's numbers depend on, its seed apart."""
     numbers = {k: v for k, v in row.budget.items() if k not in ("name", "shrunk", "meaningless")}
     return {
@@ -219,7 +274,7 @@ def identity_of(task: Mapping[str, Any], row: Row, options: Options) -> dict[str
         "phases": [asdict(phase) for phase in row.phases],
         "budget": numbers,
         "source": options.source,
-        "dataset": {"id": task["dataset"]},
+        "dataset": {"id": task["datasets"][draw], "seed": draw},
         "precision": options.precision,
     }
 
@@ -231,19 +286,12 @@ def cell_path(identity: Mapping[str, Any], seed: int) -> str:
     return "/".join(("cells", *parts, f"{digest}-seed{seed}"))
 
 
-def _cells(task: Mapping[str, Any], row: Row, options: Options) -> Iterator[Cell]:
-    identity = identity_of(task, row, options)
+def _cells(task: Mapping[str, Any], draw: int, row: Row, options: Options) -> Iterator[Cell]:
+    identity = identity_of(task, draw, row, options)
     for seed in row.seeds:
         path = cell_path(identity, seed)
-        yield Cell(task["id"], row.label, seed, path, identity, read_state(options.out / path))
-
-
-def read_state(folder: Path) -> State:
-    """What has become of a cell; a record that cannot be read counts as not there."""
-    try:
-        return "done" if read_record(folder).status == "done" else "failed"
-    except RecordError:
-        return "todo"
+        state = read_state(options.out / path)
+        yield Cell(task["id"], row.label, seed, draw, path, identity, state)
 
 
 def find_stale(plan: SuitePlan) -> list[dict[str, str]]:
@@ -275,6 +323,14 @@ def edited_plugin(plan: SuitePlan, row: Row) -> Iterator[str]:
         )
 
 
+def damaged(plan: SuitePlan) -> Iterator[str]:
+    """Warns of records that are there and cannot be read; their cells are made again."""
+    for cell in plan.cells:
+        folder = plan.options.out / cell.path
+        if cell.state == "todo" and (folder / RECORD_FILE).exists():
+            yield f"{folder / RECORD_FILE} cannot be read and will be made again"
+
+
 def _timeless(identity: Mapping[str, Any], seed: int) -> str:
     """The identity without what changes when code or data get a new version."""
     return json.dumps(
@@ -282,7 +338,7 @@ def _timeless(identity: Mapping[str, Any], seed: int) -> str:
             **identity,
             "task": identity["task"]["id"],
             "agent": {k: v for k, v in identity["agent"].items() if k != "version"},
-            "dataset": None,
+            "dataset": identity["dataset"].get("seed", 0),
             "seed": seed,
         },
         sort_keys=True,

@@ -34,7 +34,8 @@ def _git() -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """The processor's name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -42,6 +43,15 @@ def _cpu() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def gpu_name(device: str) -> str | None:
+    """The name of a torch device's GPU, None for the CPU."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
 
 
 def describe(device: str) -> dict[str, Any]:
@@ -52,18 +62,13 @@ def describe(device: str) -> dict[str, Any]:
             packages[name.replace("-", "_")] = version(name)
         except PackageNotFoundError:
             packages[name.replace("-", "_")] = None
-    gpu = None
-    if device.startswith("cuda"):
-        import torch
-
-        gpu = torch.cuda.get_device_name(device)
     return {
         "python": platform.python_version(),
         **packages,
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
-        "gpu": gpu,
+        "gpu": gpu_name(device),
         "device": device,
         "executable": Path(sys.executable).name,
         **_git(),

@@ -18,6 +18,7 @@ from baselines.registry import Registry, make_config, needs_of
 from results.record import to_json
 from suites.catalog import TASKS, reference
 from suites.datasets import Source
+from suites.job import CHECKPOINT_SECONDS
 from suites.manifest import Arm, Budget, Suite, read_phases
 
 BEHAVIOUR = "behaviour"
@@ -36,6 +37,7 @@ class Options:
         agents: labels of the suite or names of registered agents; None for all of the suite's.
         tasks: task names or patterns ("hopper-*"); None for all.
         seeds: number of training seeds.
+        dataset_seeds: number of draws of every dataset, each with its own dataset seed.
         source: where data comes from.
         out: output folder.
         device: "auto", "cpu" or "cuda".
@@ -43,6 +45,9 @@ class Options:
         stack: seeds trained together; 0 for one on a CPU and all on a GPU.
         settings: "agent.key=value" overrides.
         plugins: plugin files.
+        checkpoint_seconds: between two checkpoints of a run; 0 for one after every update.
+        keep_checkpoints: leave the last checkpoint when a record is final.
+        allow_inexact_resume: continue checkpoints of another machine or version.
     """
 
     suite: str
@@ -50,6 +55,7 @@ class Options:
     agents: Sequence[str] | None = None
     tasks: Sequence[str] | None = None
     seeds: int | None = None
+    dataset_seeds: int | None = None
     source: str = "local"
     out: Path = Path("results/runs")
     device: str = "auto"
@@ -57,6 +63,9 @@ class Options:
     stack: int = 0
     settings: Sequence[str] = ()
     plugins: Sequence[str] = ()
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    keep_checkpoints: bool = False
+    allow_inexact_resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,27 +231,30 @@ def _plain(config: Any) -> dict[str, Any]:
     return plain
 
 
-def describe_task(task_id: str, source: Source, options: Options, budget: Budget) -> dict[str, Any]:
-    """The record's ``task`` block, plus ``missing`` and the dataset's identity."""
+def describe_task(
+    task_id: str, source: Source, options: Options, budget: Budget, draws: int
+) -> dict[str, Any]:
+    """The record's ``task`` block, plus ``missing`` and the ``datasets``' identities by draw."""
     task = TASKS[task_id]
     low, high, published = reference(task.environment)
     missing = source.missing(task_id)
     if missing is not None:
         missing = missing.removeprefix(f"{task_id}: ")  # it always stands beside the task's name
-    identity = {} if missing else source.identity(task_id, budget.transitions)
+    count = 0 if missing else draws
+    identities = [source.identity(task_id, budget.transitions, draw) for draw in range(count)]
     return {
         "id": task.id,
         "title": task.title,
         "environment": task.environment,
         "quality": task.quality,
         "version": task.version,
-        "env_id": identity.get("env_id"),
+        "env_id": identities[0]["env_id"] if identities else None,
         "source": options.source,
         "reference_min": low,
         "reference_max": high,
         "reference_source": published,
         "missing": missing,
-        "dataset": identity.get("id"),
+        "datasets": [identity["id"] for identity in identities],
     }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +16,33 @@ import torch
 from baselines.common import copy_state
 from baselines.contract import Agent, Metrics, Phase, Spec
 from baselines.registry import Registry, make_config, needs_of
-from results.record import POLICY_FILE, Episodes, Record, normalized_score, write_record
+from results.record import (
+    POLICY_FILE,
+    Episodes,
+    Record,
+    normalized_score,
+    write_atomically,
+    write_record,
+)
 from suites import provenance
+from suites.checkpoint import (
+    Keeper,
+    ResumeError,
+    StorageError,
+    circumstances,
+    claimed,
+    storing,
+)
 from suites.datasets import get_source, store
 from suites.datasets.sampler import Sampler
 from suites.datasets.store import Dataset
 from suites.datasets.transforms import Transform
 from suites.envs import make_vector
 from suites.evaluate import CURVE_RESET_SEED, FINAL_RESET_SEED, Evaluation, Evaluator
-from suites.job import Job
+from suites.job import Job, read_state
 
 Progress = Callable[[int, int, str], None]  # done, total, what
+Note = Callable[[str], None]  # a sentence for people
 REPORT_SECONDS = 1.0
 LAST = 10  # evaluations averaged beside the final one
 
@@ -71,11 +90,19 @@ def check_metrics(metrics: Metrics, seeds: int, update: int) -> None:
 
 
 class Training:
-    """One job on its way: dataset, agent, sampler and evaluators, and what they have produced."""
+    """One job on its way: dataset, agent, sampler and evaluators, and what they have produced.
 
-    def __init__(self, job: Job, progress: Progress) -> None:
-        self.job, self.progress = job, progress
-        self.seconds = {"data": 0.0, "training": 0.0, "evaluation": 0.0}
+    Everything that the rest of the training depends on is in :meth:`state_dict`.
+    """
+
+    def __init__(self, job: Job, progress: Progress, note: Note) -> None:
+        self.job, self.progress, self.note = job, progress, note
+        self.started, self.core_started = time.perf_counter(), time.process_time()
+        self.seconds = {"data": 0.0, "training": 0.0, "evaluation": 0.0, "total": 0.0, "core": 0.0}
+        self.done = 0  # updates
+        self.metrics: Metrics = {}
+        self.resumes: list[dict[str, Any]] = []
+        self.reported = -REPORT_SECONDS
         started = time.perf_counter()
         source = get_source(job.task["source"])
         folder = source.ensure(job.task["id"], job.data["size"], job.data["seed"])
@@ -92,6 +119,67 @@ class Training:
         self.sampler = Sampler(self.dataset, needs, self.transform, job.seeds, self.spec)
         self.curve: list[dict[str, Any]] = []
         self.curve_evaluations: list[Evaluation] = []
+        self.keeper = Keeper(job, circumstances(job, self.dataset.card["sha256"]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training stands; tensors, numbers, strings, and dicts and lists of these."""
+        return {
+            "done": self.done,
+            "agent": self.agent.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "metrics": self.metrics,
+            "curve": self.curve,
+            "evaluations": [evaluation.to_tensors() for evaluation in self.curve_evaluations],
+            "seconds": self.spent(),
+            "resumes": self.resumes,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to where ``state_dict`` was taken."""
+        self.done, self.metrics = int(state["done"]), dict(state["metrics"])
+        self.agent.load_state_dict(state["agent"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.curve = list(state["curve"])
+        self.curve_evaluations = [Evaluation.from_tensors(e) for e in state["evaluations"]]
+        self.seconds, self.resumes = dict(state["seconds"]), list(state["resumes"])
+        self.started, self.core_started = time.perf_counter(), time.process_time()
+
+    def spent(self) -> dict[str, float]:
+        """Seconds by part; what was lost to interruptions is not in them."""
+        total = time.perf_counter() - self.started
+        # With one thread, processor time is what a run costs, however busy the machine is.
+        core = time.process_time() - self.core_started if self.job.device == "cpu" else total
+        seconds = self.seconds
+        return {**seconds, "total": seconds["total"] + total, "core": seconds["core"] + core}
+
+    def resume(self) -> None:
+        """Continues from the last checkpoint, if there is one.
+
+        Raises:
+            ResumeError: if it would not continue bit for bit and this was not allowed.
+        """
+        state, notes = self.keeper.load()
+        for note in notes:
+            self.note(note)
+        if state is not None:
+            self.load_state_dict(state)
+            exact = not any(note.startswith("inexact") for note in notes)
+            self.resumes.append({"update": self.done, "exact": exact, "notes": notes})
+            self.note(f"goes on from its checkpoint after update {self.done:,}")
+
+    def checkpoint(self) -> None:
+        """Saves where the training stands; a full disk costs the checkpoint, not the training."""
+        try:
+            self.keeper.save(self.state_dict())
+        except StorageError as error:
+            self.keeper.postpone()
+            self.note(f"training goes on without a new checkpoint: {error}")
+
+    def tell(self, what: str) -> None:
+        """Reports progress, at most once in a while; a sign of life, too."""
+        if time.monotonic() - self.reported > REPORT_SECONDS:
+            self.progress(self.done, self.job.updates, what)
+            self.reported = time.monotonic()
 
     def evaluator(self, episodes: int, first_reset_seed: int) -> Evaluator:
         """An evaluator for this job's stack."""
@@ -105,61 +193,65 @@ class Training:
         )
 
     def run(self) -> Evaluation:
-        """Trains through all phases, evaluating on the way, and plays the final episodes."""
+        """Trains through what is left of all phases, and plays the final episodes."""
+        self.resume()
         budget, total = self.job.budget, self.job.updates
         # Evenly spaced, the last after the last update.
         milestones = {
             round(total * (i + 1) / budget["evaluations"]) for i in range(budget["evaluations"])
         }
         evaluator = self.evaluator(budget["evaluation_episodes"], CURVE_RESET_SEED)
-        done, reported = 0, time.monotonic()
-        metrics: Metrics = {}
-        since = time.perf_counter()
-        for phase in self.spec.phases:
-            for _ in range(phase.updates):
-                metrics = self.agent.update(self.sampler.sample(), phase.name)
-                done += 1
-                if done == 1 or done in milestones:
-                    check_metrics(metrics, len(self.job.seeds), done)
-                if done in milestones:
-                    self.seconds["training"] += time.perf_counter() - since
-                    self.evaluate(evaluator, done, phase.name, metrics)
-                    since = time.perf_counter()
-                if time.monotonic() - reported > REPORT_SECONDS:
-                    self.progress(done, total, "updates")
-                    reported = time.monotonic()
-        self.seconds["training"] += time.perf_counter() - since
-        if metrics:
-            check_metrics(metrics, len(self.job.seeds), done)
+        ends = accumulate(phase.updates for phase in self.spec.phases)
+        for phase, end in zip(self.spec.phases, ends, strict=True):
+            while self.done < end:
+                since = time.perf_counter()
+                self.metrics = self.agent.update(self.sampler.sample(), phase.name)
+                self.done += 1
+                if self.done in milestones or self.done in (1, total):
+                    check_metrics(self.metrics, len(self.job.seeds), self.done)
+                self.seconds["training"] += time.perf_counter() - since
+                if self.done in milestones:
+                    self.evaluate(evaluator, phase.name)
+                if self.keeper.due() or self.done == total:
+                    self.checkpoint()
+                self.tell("updates")
         evaluator.close()
 
-        self.progress(done, total, "final evaluation")
+        self.progress(self.done, total, "final evaluation")
         started = time.perf_counter()
         final_evaluator = self.evaluator(budget["final_episodes"], FINAL_RESET_SEED)
-        final = final_evaluator.run(self.agent, len(self.curve))
+        final = final_evaluator.run(self.agent, len(self.curve), self.evaluating)
         final_evaluator.close()
         self.seconds["evaluation"] += time.perf_counter() - started
         return final
 
-    def evaluate(self, evaluator: Evaluator, update: int, phase: str, metrics: Metrics) -> None:
+    def evaluate(self, evaluator: Evaluator, phase: str) -> None:
         """One evaluation during training; becomes a point of every seed's learning curve."""
         started = time.perf_counter()
-        evaluation = evaluator.run(self.agent, len(self.curve))
-        self.curve_evaluations.append(evaluation)
-        values = {name: value.detach().double().tolist() for name, value in metrics.items()}
-        self.curve.append({"update": update, "phase": phase, "metrics": values})
+        self.curve_evaluations.append(evaluator.run(self.agent, len(self.curve), self.evaluating))
+        values = {name: value.detach().double().tolist() for name, value in self.metrics.items()}
+        self.curve.append({"update": self.done, "phase": phase, "metrics": values})
         self.seconds["evaluation"] += time.perf_counter() - started
 
-    def save(self, final: Evaluation, total_seconds: float, core_seconds: float) -> None:
-        """Writes every seed's policy, episodes and record."""
+    def evaluating(self) -> None:
+        """Hears of every step of an evaluation."""
+        self.tell("evaluation")
+
+    def save(self, final: Evaluation) -> None:
+        """Writes every seed's policy, episodes and record, and removes the checkpoint.
+
+        A seed that has its record already, since an interruption struck between two, keeps it.
+
+        Raises:
+            StorageError: if the output folder cannot be written.
+        """
         job = self.job
-        share = 1.0 / len(job.seeds)
-        seconds = self.seconds["training"]
+        seconds = self.spent()
+        core = seconds.pop("core") / len(job.seeds)
         timing = {
-            **{f"{part}_s": value for part, value in self.seconds.items()},
-            "total_s": total_seconds,
-            "core_seconds": core_seconds * share,
-            "updates_per_s": job.updates / seconds if job.updates and seconds > 0 else 0.0,
+            **{f"{part}_s": value for part, value in seconds.items()},
+            "core_seconds": core,
+            "updates_per_s": job.updates / seconds["training"] if seconds["training"] else 0.0,
             "peak_memory_mib": provenance.peak_memory_mib(),
         }
         policy = {
@@ -177,14 +269,16 @@ class Training:
         }
         for i, path in enumerate(job.paths):
             folder = Path(job.out) / path
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.save({**policy, "index": i}, folder / POLICY_FILE)
+            if read_state(folder) == "done":
+                continue
+            stream = io.BytesIO()
+            torch.save({**policy, "index": i}, stream)
             episodes = self._episodes(i, final)
-            write_record(
-                folder,
-                make_record(job, i, self.dataset.card, timing, episodes, self._curve(i)),
-                episodes,
-            )
+            record = make_record(job, i, self.dataset.card, timing, episodes, self._curve(i))
+            with storing(folder):
+                write_atomically(folder / POLICY_FILE, stream.getbuffer())
+                write_record(folder, replace(record, resumes=self.resumes), episodes)
+        self.keeper.remove()
 
     def _episodes(self, i: int, final: Evaluation) -> Episodes:
         curve: dict[str, Any] = {}
@@ -252,20 +346,30 @@ def make_record(
     )
 
 
-def train(job: Job, progress: Progress) -> None:
-    """Runs one training job from dataset to records.
+def train(job: Job, progress: Progress, note: Note) -> None:
+    """Runs one training job from dataset to records, or what is left of it.
 
     Raises:
+        BusyError: at once, if another run is working on one of its cells.
+        ResumeError: if its checkpoint would not continue bit for bit and this was not allowed.
+        StorageError: if the output folder cannot be written.
         Exception: what the agent raises; AgentError or PolicyError if it breaks the contract.
     """
     torch.set_num_threads(1)
-    started, core_started = time.perf_counter(), time.process_time()
-    training = Training(job, progress)
-    final = training.run()
-    total = time.perf_counter() - started
-    # With one thread, processor time is what a run costs, however busy the machine is.
-    on_cpu = job.device == "cpu"
-    training.save(final, total, time.process_time() - core_started if on_cpu else total)
+    folders = [Path(job.out) / path for path in job.paths]
+    with claimed(folders):
+        if all(read_state(folder) == "done" for folder in folders):
+            return  # another run has been here since this one was planned
+        training = Training(job, progress, note)
+        try:
+            final = training.run()
+        except (StorageError, ResumeError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:
+            # The agent's own fault would come again, and mended it must not go on from here.
+            training.keeper.remove()
+            raise
+        training.save(final)
 
 
 def prepare(job: Job, progress: Progress) -> None:
@@ -292,5 +396,7 @@ def prepare(job: Job, progress: Progress) -> None:
     }
     episodes = Episodes(returns, lengths, np.full(len(returns), -1, np.int64))
     for path in job.paths:
+        folder = Path(job.out) / path
         record = make_record(job, 0, dataset.card, timing, episodes, [])
-        write_record(Path(job.out) / path, record, episodes)
+        with storing(folder):
+            write_record(folder, record, episodes)

@@ -36,12 +36,18 @@ def main() -> None:
     def progress(done: int, total: int, what: str) -> None:
         send("progress", done=done, total=total, what=what)
 
+    def note(text: str) -> None:
+        send("note", text=text)
+
     while True:
         job = Job(**json.loads(lines.get()))
         try:
             from suites.train import prepare, train
 
-            (prepare if job.kind == "data" else train)(job, progress)
+            if job.kind == "data":
+                prepare(job, progress)
+            else:
+                train(job, progress, note)
             send("done")
         except Exception as error:
             send(

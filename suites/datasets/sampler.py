@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from baselines.common import Noise
 from baselines.contract import Batch, Needs, Spec
+from suites.datasets.groups import policy_groups
 from suites.datasets.store import SCALARS, Dataset
 from suites.datasets.transforms import Transform
 
@@ -38,6 +40,10 @@ class Sampler:
             for field, (start, stop) in dataset.card["columns"].items()
             if field in needs.fields
         }
+        if "policy_groups" in needs.fields:
+            groups = policy_groups(dataset.card, needs.policy_groups)
+            self.groups = torch.from_numpy(groups).to(spec.device)
+            self.columns["policy_ids"] = tuple(dataset.card["columns"]["policy_ids"])
         self.table = torch.from_numpy(dataset.table).to(spec.device)
         shift, scale = transform.columns(dataset)
         self.identity = bool((shift == 0).all() and (scale == 1).all())
@@ -46,6 +52,14 @@ class Sampler:
         self.noise = Noise.for_seeds(seeds, "batch", device=spec.device)
         if needs.window is not None:
             self._index_episodes(dataset, transform, spec.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the streams of indices stand."""
+        return {"noise": self.noise.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from ``state_dict``."""
+        self.noise.load_state_dict(state["noise"])
 
     def _index_episodes(self, dataset: Dataset, transform: Transform, device: str) -> None:
         starts = dataset.episode_starts
@@ -96,4 +110,8 @@ class Sampler:
         }
         if "policy_ids" in batch:
             batch["policy_ids"] = batch["policy_ids"].long()
+        if "policy_groups" in self.needs.fields:
+            batch["policy_groups"] = self.groups[batch["policy_ids"]]
+            if "policy_ids" not in self.needs.fields:
+                del batch["policy_ids"]
         return batch

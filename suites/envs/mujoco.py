@@ -29,7 +29,7 @@ DIRECT = frozenset(
 
 # Hopper and Walker2d clip the joint velocities they show; gymnasium writes the bound as a literal
 # in `_get_obs` (gymnasium 1.4.0, envs/mujoco/hopper_v5.py and walker2d_v5.py).
-_SHOWN_VELOCITY = 10.0
+SHOWN_VELOCITY = 10.0
 
 
 class VectorStep(NamedTuple):
@@ -197,7 +197,7 @@ class DirectMujoco(_Slots):
     def _observations(self) -> Floats:
         shown = self._qvel
         if self._falls:
-            shown = np.clip(shown, -_SHOWN_VELOCITY, _SHOWN_VELOCITY)
+            shown = np.clip(shown, -SHOWN_VELOCITY, SHOWN_VELOCITY)
         return np.concatenate((self._qpos[:, 1:], shown), axis=1)
 
     def _reward_parts(self, before: Floats, actions: npt.NDArray[Any]) -> tuple[Floats, Flags]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from results.record import Plan, Record, write_plan, write_record
+from results.record import Episodes, Plan, Record, write_plan, write_record
 
 QUALITIES = {"random": 3.0, "medium": 44.0, "medium-replay": 25.0, "medium-expert": 65.0}
 ENVIRONMENTS = {  # returns of the random and the expert policy
@@ -43,6 +43,9 @@ def write_suite(
     source: str = "local",
     budget: str = "quick",
     points: int = 20,
+    episodes: int = 5,
+    shift: float = 0.0,
+    changes: dict[str, dict[str, Any]] | None = None,
     **plan: Any,
 ) -> Path:
     """Writes a plan and its records below ``out``; returns the plan's folder.
@@ -51,6 +54,9 @@ def write_suite(
         missing: tasks without data.
         absent: (task, agent, seed) not run.
         failed: (task, agent, seed) that ended in an error.
+        episodes: final episodes of every run; 0 keeps none.
+        shift: added to every score of a trained agent.
+        changes: values to put into every record's blocks, by the blocks' names.
         **plan: further fields of the plan.
     """
     shrunk, tuned, missing = set(shrunk), set(tuned), set(missing)
@@ -76,13 +82,19 @@ def write_suite(
                 cells.append({"task": task, "agent": agent, "seed": seed, "path": path})
                 if (task, agent, seed) in absent:
                     continue
-                record = make_record(environment, quality, agent, seed, seeds, source, points)
+                record = make_record(
+                    environment, quality, agent, seed, seeds, source, points, shift
+                )
                 record.budget.update(
                     name=budget, shrunk=agent in shrunk, meaningless=budget == "smoke"
                 )
+                for block, values in (changes or {}).items():
+                    getattr(record, block).update(values)
                 if (task, agent, seed) in failed:
                     record = replace(record, status="failed", final={}, curve=[], error=ERROR)
-                write_record(out / path, record)
+                    write_record(out / path, record)
+                else:
+                    write_record(out / path, record, make_episodes(record, episodes))
     folder = out / "reports" / f"gym-{budget}-{source}"
     content: dict[str, Any] = {
         "suite": "gym",
@@ -117,6 +129,7 @@ def make_record(
     seeds: int,
     source: str,
     points: int,
+    shift: float = 0.0,
 ) -> Record:
     """One finished run with ``points`` evaluations; the same arguments give the same numbers."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{environment} {quality} {agent}".encode())])
@@ -124,7 +137,7 @@ def make_record(
     reference = agent in ("random", "behaviour")
     data = QUALITIES.get(quality, 95.0)
     score = 0.4 if agent == "random" else data + LIFT.get(agent, 8.0)
-    score += 0.0 if reference else float(rng.normal(0.0, 3.0))
+    score += 0.0 if reference else float(rng.normal(0.0, 3.0)) + shift
     updates = np.linspace(1000, 20000, 0 if reference else points).astype(int)
     climb = score * (1.0 - np.exp(-updates / 4000)) + rng.normal(0.0, 2.0, len(updates))
     seconds = {"bc": 60.0, "td3_bc": 150.0, "iql": 170.0}.get(agent, 900.0) * rng.uniform(0.9, 1.1)
@@ -162,7 +175,7 @@ def make_record(
         budget={"updates": 20000},
         phases=[{"name": "offline", "updates": 20000}],
         dataset={
-            "id": f"{task}-v0",
+            "id": f"{task}-v2",
             "sha256": "ab" * 32,
             "transitions": 200_000,
             "episodes": 400,
@@ -202,6 +215,22 @@ def make_record(
             "score": score,
             "last10_score": score - 1.0,
         },
+    )
+
+
+def make_episodes(record: Record, episodes: int) -> Episodes | None:
+    """Final episodes around the record's mean return, started as every run's are."""
+    if not episodes:
+        return None
+    rng = np.random.default_rng(record.seed)
+    updates = [point["update"] for point in record.curve]
+    return Episodes(
+        returns=record.final["return_mean"] + 30.0 * rng.standard_normal(episodes),
+        lengths=rng.integers(500, 1000, episodes),
+        reset_seeds=20_000_000 + np.arange(episodes),
+        curve_updates=np.array(updates, np.int64),
+        curve_returns=np.array([[point["return_mean"]] for point in record.curve]).reshape(-1, 1),
+        curve_lengths=np.full((len(updates), 1), 900),
     )
 
 

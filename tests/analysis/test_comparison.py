@@ -25,7 +25,7 @@ from analysis.comparison import (
     profiles,
 )
 from analysis.frame import add_foreign, load
-from analysis.stats import AGGREGATES
+from analysis.stats import AGGREGATES, exact_p_value, holm
 from results.record import PLAN_FILE, Plan, read_plan
 
 Make = Callable[..., Path]
@@ -161,6 +161,75 @@ def test_nothing_is_bold_or_better_under_five_runs(
     assert ("**" in markdown) == claims
     verdicts = [pair.verdict for pair in pairs(compare(plan, runs))]
     assert any("better" in verdict for verdict in verdicts) == claims
+
+
+def test_p_values_are_corrected_over_all_pairs(make: Make, tmp_path: Path) -> None:
+    comparison = compare(*suite(make, tmp_path, seeds=5))
+    found = pairs(comparison)
+    raw = [exact_p_value(comparison.scores[pair.x], comparison.scores[pair.y]) for pair in found]
+    assert [pair.p for pair in found] == raw
+    np.testing.assert_allclose([pair.p_holm for pair in found], holm(raw))
+    assert any(pair.p_holm > pair.p for pair in found)
+
+
+def drawn_again(plan: Plan, runs: pd.DataFrame, times: int) -> tuple[Plan, pd.DataFrame]:
+    """The suite on several draws of the data, each of which shifts every score on it by 10."""
+    copies = [runs.assign(draw=i, score=runs["score"] + 10.0 * i) for i in range(times)]
+    cells = [cell | {"draw": i} for i in range(times) for cell in plan.cells]
+    # Shuffled, because nothing promises an order.
+    return replace(plan, cells=cells), pd.concat(copies).sample(frac=1.0, random_state=0)
+
+
+def test_runs_are_nested_in_draws_of_the_data(make: Make, tmp_path: Path) -> None:
+    plan, runs = suite(make, tmp_path)
+    once = compare(plan, runs)
+    comparison = compare(*drawn_again(plan, runs, 3))
+    for label, scores in comparison.scores.items():
+        np.testing.assert_array_equal(comparison.draws[label], np.repeat([0, 1, 2], 3))
+        expected = np.concatenate([once.scores[label] + 10.0 * i for i in range(3)])
+        np.testing.assert_array_equal(scores, expected)
+    assert any("nested in 3 draws of the data" in note for note in comparison.notes)
+    assert not any("draws" in note for note in once.notes)
+    estimates = [row.estimate for row in aggregate_rows(comparison)]
+    assert {(each.runs, each.units) for each in estimates} == {(9, 3)}
+    _, found = profiles(comparison)
+    assert found["bc"].units == 3
+    flat = aggregate_rows(replace(comparison, draws={}))
+    ours, theirs = estimates[0], flat[0].estimate
+    assert np.all(ours.high - ours.low > theirs.high - theirs.low)
+
+
+def test_draws_are_what_is_compared(make: Make, tmp_path: Path) -> None:
+    """p-values are of the means over draws, and three of these are too few for a verdict."""
+    comparison = compare(*drawn_again(*suite(make, tmp_path), 3))
+    means = {label: scores.reshape(3, 3, -1).mean(1) for label, scores in comparison.scores.items()}
+    for pair in pairs(comparison):
+        assert pair.p == exact_p_value(means[pair.x], means[pair.y])
+        assert pair.verdict == "no verdict under 5 draws"
+
+
+def test_gaps_are_counted_over_all_draws(make: Make, tmp_path: Path) -> None:
+    plan, runs = drawn_again(*suite(make, tmp_path), 3)
+    gone = (runs["agent"] == "iql") & (runs["draw"] == 1) & (runs["task"] == "hopper-medium")
+    with pytest.raises(IncompleteMatrixError, match="iql has 6/9 runs on hopper-medium"):
+        compare(plan, runs[~gone])
+    comparison = compare(plan, runs[~gone], allow_missing=True)
+    np.testing.assert_array_equal(comparison.draws["iql"], [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(comparison.draws["bc"], np.repeat([0, 1, 2], 3))
+    one_seed = gone & (runs["seed"] == 0)
+    comparison = compare(plan, runs[~one_seed], allow_missing=True)
+    np.testing.assert_array_equal(comparison.draws["iql"], [0, 0, 1, 1, 2, 2])
+
+
+def test_agents_of_one_draw_are_named_beside_those_of_several(make: Make, tmp_path: Path) -> None:
+    plan, runs = drawn_again(*suite(make, tmp_path), 2)
+    path = tmp_path / "other.csv"
+    lines = [f"{task['id']},whole,{s},{50 + s}" for task in plan.tasks for s in range(4)]
+    path.write_text("\n".join(["task,agent,seed,score", *lines]))
+    joined, _ = add_foreign(plan, runs, [path])
+    comparison = compare(plan, joined.assign(draw=joined["draw"].fillna(0)))
+    assert "Of one draw of the data, or of unknown ones: whole." in comparison.notes
+    assert len(pairs(comparison)) == 6
 
 
 def test_bold_is_the_highest_and_its_equals(make: Make, tmp_path: Path) -> None:

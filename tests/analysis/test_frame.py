@@ -13,12 +13,14 @@ import pytest
 
 from analysis.frame import (
     CURVE_COLUMNS,
+    EPISODE_COLUMNS,
     RUN_COLUMNS,
     ScoresError,
     add_foreign,
     collect,
     load,
     load_curves,
+    load_episodes,
     read_csv,
 )
 from results.record import PLAN_FILE, read_plan
@@ -45,12 +47,33 @@ def test_one_row_per_point_of_a_curve(make: Make, tmp_path: Path) -> None:
     assert set(curves.groupby(["task", "agent", "seed"]).size()) == {7}
 
 
+def test_one_row_per_final_episode(make: Make, tmp_path: Path) -> None:
+    plan = read_plan(make(tmp_path, episodes=6) / PLAN_FILE)
+    (tmp_path / plan.cells[0]["path"] / "episodes.npz").write_bytes(b"damaged")
+    episodes = load_episodes(tmp_path, plan)
+    assert tuple(episodes.columns) == EPISODE_COLUMNS
+    assert len(episodes) == 6 * (len(plan.cells) - 1)
+    assert episodes["reset_seed"].unique().tolist() == list(range(20_000_000, 20_000_006))
+    first = episodes[episodes["episode"] == 0].set_index(["task", "agent", "seed"])["return"]
+    for cell in plan.cells[1:]:
+        with np.load(tmp_path / cell["path"] / "episodes.npz") as kept:
+            assert first[cell["task"], cell["agent"], cell["seed"]] == kept["returns"][0]
+
+
+def test_the_draw_is_the_datasets_seed(make: Make, tmp_path: Path) -> None:
+    plan = read_plan(make(tmp_path, changes={"dataset": {"seed": 3}}) / PLAN_FILE)
+    for frame in (load(tmp_path, plan), load_curves(tmp_path, plan), load_episodes(tmp_path)):
+        assert (frame["draw"] == 3).all()
+    make(tmp_path / "recorded")  # a dataset without a seed
+    assert (load(tmp_path / "recorded")["draw"] == 0).all()
+
+
 def test_failures_and_unreadable_records_are_reported(make: Make, tmp_path: Path) -> None:
     plan = read_plan(make(tmp_path, failed=[("hopper-medium", "iql", 1)]) / PLAN_FILE)
     broken = tmp_path / plan.cells[0]["path"] / "record.json"
     broken.write_text("{")
     results = collect(tmp_path, plan)
-    assert [(f.task, f.agent, f.seed, f.type) for f in results.failures] == [
+    assert [(f.task, f.agent, f.seed, f.error["type"]) for f in results.failures] == [
         ("hopper-medium", "iql", 1, "FloatingPointError")
     ]
     assert len(results.unreadable) == 1

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
+from analysis.frame import EPISODE_COLUMNS
 from analysis.report import build, main
+from analysis.stats import coverage
 
 Make = Callable[..., Path]
 HOSTILE = "<script>alert(1)</script>"
@@ -62,7 +66,8 @@ def test_a_full_report(make: Make, tmp_path: Path) -> None:
     page = build(folder, tmp_path)
     names = {path.name for path in folder.iterdir()}
     assert names >= {"index.html", "table.md", "table.csv", "aggregates.md", "runs.csv"}
-    assert names >= {"aggregates.csv", "improvement.csv"}
+    assert names >= {"aggregates.csv", "improvement.csv", "episodes.csv"}
+    assert "published.csv" not in names
     figures = {path.name for path in (folder / "figures").iterdir()}
     stems = ("aggregates", "profiles", "improvement", "curves-hopper", "curves-walker2d", "cost")
     assert figures == {stem + suffix for stem in stems for suffix in (".png", ".svg")}
@@ -83,7 +88,7 @@ def test_a_full_report(make: Make, tmp_path: Path) -> None:
     assert "68 of 68 runs finished" in text
     assert text.count("Read with care.") == 4  # at the top and under every table of scores
     assert "every planned run has finished" in text
-    assert text.count("89-92 %") >= 9  # coverage beside every aggregate
+    assert text.count(coverage(5)) >= 9  # coverage beside every aggregate
     assert "The highest interquartile mean is that of td3_bc" in text
     assert "learning_rate" in text
     assert "c0ffee0" in text
@@ -112,13 +117,87 @@ def test_names_are_text_and_nothing_else(make: Make, tmp_path: Path) -> None:
         stale=[{"path": HOSTILE, "why": HOSTILE}],
     )
     html = build(folder, tmp_path, allow_missing=True).read_text()
-    assert Page(html).scripts == 1
+    assert Page(html).scripts == 2  # the data of the runs, and the code
     assert HOSTILE not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     for svg in (folder / "figures").glob("*.svg"):
         assert HOSTILE not in svg.read_text()
     assert "_under" in (folder / "figures" / "curves-hopper.svg").read_text()
     assert "$x$" in (folder / "figures" / "curves-hopper.svg").read_text()
+
+
+def run_data(page: Path) -> dict[str, Any]:
+    found = re.search(r'id="run-data">(.*?)</script>', page.read_text(), re.S)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def test_every_run_is_there_in_full(make: Make, tmp_path: Path) -> None:
+    failed = [("hopper-medium", "iql", 1)]
+    folder = make(tmp_path, environments=("hopper",), failed=failed, episodes=7, points=4)
+    page = build(folder, tmp_path, allow_missing=True)
+    data = run_data(page)
+    plan = json.loads((folder / "plan.json").read_text())
+    assert len(data["runs"]) == len(plan["cells"])
+    assert set(data["runs"]) == set(re.findall(r'<tr id="(run-\w+)"', page.read_text()))
+    by_path = {run["path"]: run for run in data["runs"].values()}
+    for cell in plan["cells"]:
+        run = by_path[cell["path"]]
+        record = json.loads((tmp_path / cell["path"] / "record.json").read_text())
+        assert data["shared"][run["settings"]]["config"] == record["agent"]["config"]
+        assert data["shared"][run["versions"]] == record["versions"]
+        if record["status"] == "failed":
+            assert run["error"] == record["error"]
+            assert "returns" not in run
+            continue
+        with np.load(tmp_path / cell["path"] / "episodes.npz") as kept:
+            np.testing.assert_allclose(run["returns"], kept["returns"], rtol=1e-5)
+            np.testing.assert_array_equal(run["lengths"], kept["lengths"])
+            seeds = data["shared"][run["reset_seeds"]]
+            np.testing.assert_array_equal(seeds, kept["reset_seeds"])
+        assert run["curve"].get("update", []) == [point["update"] for point in record["curve"]]
+    with (folder / "episodes.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0]) == EPISODE_COLUMNS
+    assert len(rows) == 7 * (len(plan["cells"]) - 1)
+
+
+def test_a_run_without_its_episodes_is_still_listed(make: Make, tmp_path: Path) -> None:
+    folder = make(tmp_path, environments=("hopper",), qualities=("medium",), episodes=0)
+    page = build(folder, tmp_path)
+    runs = run_data(page)["runs"].values()
+    assert all("returns" not in run and run["final"] for run in runs)
+    assert (folder / "episodes.csv").read_text().count("\n") == 1
+
+
+def test_interruptions_are_told(make: Make, tmp_path: Path) -> None:
+    folder = make(tmp_path, environments=("hopper",), qualities=("medium",), agents=("bc",))
+    cells = json.loads((folder / "plan.json").read_text())["cells"]
+    for cell, exact in zip(cells, (True, False), strict=False):
+        file = tmp_path / cell["path"] / "record.json"
+        record = json.loads(file.read_text())
+        record["resumes"] = [{"update": 700, "exact": exact, "notes": ["another torch"]}]
+        file.write_text(json.dumps(record))
+    page = build(folder, tmp_path)
+    text = text_of(page)
+    assert text.count("finished, resumed") == 1
+    assert text.count("finished, inexactly resumed") == 1
+    assert "not quite what their seeds give: bc on hopper-medium, seed 1." in text
+    assert [run["resumes"] for run in run_data(page)["runs"].values()][2] == []
+
+
+def test_draws_of_the_data_are_told_apart(make: Make, tmp_path: Path) -> None:
+    narrow = {"environments": ("hopper",), "qualities": ("medium",), "agents": ("bc",)}
+    folder = make(tmp_path, **narrow, changes={"dataset": {"seed": 4}})
+    assert "data draw" not in text_of(build(folder, tmp_path))  # one draw needs no column
+    first = tmp_path / json.loads((folder / "plan.json").read_text())["cells"][0]["path"]
+    record = json.loads((first / "record.json").read_text())
+    record["dataset"]["seed"] = 5
+    (first / "record.json").write_text(json.dumps(record))
+    text = text_of(build(folder, tmp_path, allow_missing=True))
+    assert "data draw" in text
+    assert "hopper-medium, draw 5" in text
 
 
 def test_an_incomplete_report_says_what_is_missing(make: Make, tmp_path: Path) -> None:
@@ -197,14 +276,6 @@ def test_the_same_records_give_the_same_bytes(make: Make, tmp_path: Path) -> Non
     assert [name for name in first if first[name] != second[name]] == []
 
 
-def test_a_refresh_is_quick(make: Make, tmp_path: Path) -> None:
-    """45 runs take about two seconds on one idle core; the limit leaves room for a busy one."""
-    folder = make(tmp_path, environments=("hopper", "walker2d", "halfcheetah"), seeds=5)
-    start = time.process_time()
-    build(folder, tmp_path)
-    assert time.process_time() - start < 6
-
-
 def test_command_line(
     make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,66 +283,13 @@ def test_command_line(
     scores = tmp_path / "other.csv"
     scores.write_text("task,agent,seed,score\nhopper-medium,theirs,0,50\n")
     monkeypatch.chdir(folder)
-    assert main([".", "--foreign", str(scores)]) == 0
+    assert main([".", "--scores", str(scores)]) == 0
     assert capsys.readouterr().out.strip() == "index.html"
     assert "theirs†" in (folder / "table.md").read_text()
     assert main([str(tmp_path)]) == 2
     assert "plan.json: no such plan" in capsys.readouterr().err
-    assert main([str(folder), "--out", str(tmp_path), "--foreign", "absent.csv"]) == 2
+    assert main([str(folder), "--out", str(tmp_path), "--scores", "absent.csv"]) == 2
     assert "no such file" in capsys.readouterr().err
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_tables_sort_and_filter_in_a_browser(make: Make, tmp_path: Path) -> None:
-    """Clicks twice on a score column and types into the filter, then reads the page back."""
-    assert CHROMIUM is not None
-    folder = make(tmp_path, absent=[("hopper-medium", "td3_bc", s) for s in range(3)])
-    html = build(folder, tmp_path).read_text()
-    probe = """<script>
-      const table = document.querySelector("#tasks table");
-      const heads = [...table.tHead.rows[0].cells];
-      const column = heads.findIndex((head) => head.textContent.includes("td3_bc"));
-      const read = () => [...table.tBodies[0].rows]
-        .filter((row) => !row.hidden).map((row) => row.cells[column].dataset.value);
-      const seen = {};
-      for (const name of ["down", "up"]) {
-        heads[column].querySelector("button").click();
-        seen[name] = read();
-        seen[name + "_label"] = heads[column].getAttribute("aria-sort");
-      }
-      const filter = document.getElementById("filter");
-      filter.value = "Hopper replay";
-      filter.dispatchEvent(new Event("input"));
-      seen.filtered = read();
-      document.title = JSON.stringify(seen);
-    </script></body>"""
-    probed = tmp_path / "probed.html"
-    probed.write_text(html.replace("</body>", probe))
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            f"--user-data-dir={tmp_path / 'browser'}",
-            "--dump-dom",
-            probed.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    title = re.search(r"<title>(.*?)</title>", done.stdout)
-    assert title is not None
-    seen = json.loads(title[1])
-    down = [float(value) for value in seen["down"][:-1]]
-    assert down == sorted(down, reverse=True)
-    assert seen["up"] == [*seen["down"][-2::-1], ""]  # what has no number stays at the end
-    assert (seen["down_label"], seen["up_label"]) == ("descending", "ascending")
-    assert len(seen["filtered"]) == 1
 
 
 def test_module_runs_from_the_command_line(make: Make, tmp_path: Path) -> None:

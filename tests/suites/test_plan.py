@@ -70,6 +70,25 @@ def test_stacks(manifest: Path) -> None:
     assert stacks(seeds=3, stack=9) == [[0, 1, 2]]
 
 
+def test_draws_of_the_data_are_cells_of_their_own(manifest: Path) -> None:
+    one = plan(manifest, tasks=["hopper-random"], agents=["bc"])
+    made = plan(manifest, tasks=["hopper-random"], agents=["bc"], dataset_seeds=3)
+    assert paths(made, "bc") > paths(one, "bc")
+    assert len(paths(made, "bc")) == 3 * 2
+    assert len({cell.identity["dataset"]["id"] for cell in made.cells}) == 3
+    jobs = made.jobs()
+    assert [job.dataset for job in jobs if job.kind == "data"] == [
+        ("hopper-random", draw) for draw in range(3)
+    ]
+    assert len({job.name for job in jobs}) == len(jobs)
+    assert {cell["draw"] for cell in made.to_plan().cells} == {0, 1, 2}
+    first = next(job for job in jobs if job.agent["label"] == "bc")
+    record_failure(first, {"type": "E", "message": "m", "traceback": "t"}, 1.0)
+    assert not plan(manifest, tasks=["hopper-random"], agents=["bc"], dataset_seeds=2).stale
+    with pytest.raises(UsageError, match="--dataset-seeds must be at least 1, not 0"):
+        plan(manifest, dataset_seeds=0)
+
+
 def test_behaviour_cloning_is_always_there(manifest: Path) -> None:
     assert [row.label for row in plan(manifest, agents=["iql"]).rows][-2:] == ["bc", "iql"]
 

@@ -1,0 +1,130 @@
+"""Published scores on D4RL's own datasets, from ``results/published/d4rl_scores.csv``.
+
+They stand beside ours only where the data is D4RL's, in the version they were measured on: a score
+on other data of the same name answers another question.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from results.record import Plan
+
+SOURCE = "d4rl"  # the only source of data that published scores may stand beside
+MARK = "‡"
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """One agent on one task, as somebody printed it.
+
+    Attributes:
+        score: mean, on D4RL's scale.
+        std: spread over seeds, NaN where none is printed.
+    """
+
+    score: float
+    std: float
+
+    @property
+    def text(self) -> str:
+        """``66.3 ± 4.1``, as for our own scores."""
+        return f"{self.score:z.1f}" + ("" if math.isnan(self.std) else f" ± {self.std:.1f}")
+
+
+@dataclass(frozen=True)
+class PublishedColumn:
+    """The scores of one agent from one source.
+
+    Attributes:
+        agent: name in the registry.
+        number: of the source, as printed beside the agent.
+        source: who printed the scores, and where.
+        details: dataset version, seeds, spread and protocol in words.
+        scores: by task id.
+    """
+
+    agent: str
+    number: int
+    source: str
+    details: str
+    scores: dict[str, PublishedScore]
+
+    @property
+    def heading(self) -> str:
+        """``td3_bc ‡2``: the agent with the number of its source."""
+        return f"{self.agent} {MARK}{self.number}"
+
+    @property
+    def note(self) -> str:
+        """The sentence beneath the table."""
+        return f"{self.heading}: {self.source}; {self.details}."
+
+    def text(self, task: str) -> str:
+        """The score on a task, ``-`` where there is none."""
+        return self.scores[task].text if task in self.scores else "-"
+
+
+@cache
+def _rows() -> tuple[dict[str, str], ...]:
+    text = (files("results") / "published" / "d4rl_scores.csv").read_text("utf-8")
+    return tuple(csv.DictReader(text.splitlines()))
+
+
+def published(plan: Plan, versions: Mapping[str, str]) -> tuple[list[PublishedColumn], list[str]]:
+    """What was published on the plan's tasks: the plan's own agents first, then all others.
+
+    Args:
+        plan: what was planned; an empty answer unless its data is D4RL's.
+        versions: dataset version by task, for example "v2", where it is known. A score measured on
+            another version of a task's dataset is left out.
+
+    Returns:
+        The columns, and a sentence if scores were left out for the version of the data.
+    """
+    if plan.source != SOURCE:
+        return [], []
+    tasks = {str(task["id"]) for task in plan.tasks}
+    ours = list(dict.fromkeys(str(agent["name"]) for agent in plan.agents))
+    columns: dict[tuple[str, str], list[dict[str, str]]] = {}
+    others: dict[str, None] = {}
+    for row in _rows():
+        if row["task"] not in tasks:
+            continue
+        if versions.get(row["task"], row["dataset_version"]) == row["dataset_version"]:
+            columns.setdefault((row["agent"], row["source"]), []).append(row)
+        else:
+            others[row["task"]] = None
+    notes = [
+        f"No published scores on {', '.join(others)}: they are on another version of the data."
+    ]
+    rank = {agent: i for i, agent in enumerate(ours)}
+    order = sorted(columns, key=lambda key: (rank.get(key[0], len(rank)), *key))
+    numbers: dict[str, int] = {}
+    found = [
+        PublishedColumn(
+            agent=agent,
+            number=numbers.setdefault(source, len(numbers) + 1),
+            source=source,
+            details=_details(columns[agent, source][0]),
+            scores={
+                row["task"]: PublishedScore(float(row["score"]), float(row["std"] or "nan"))
+                for row in columns[agent, source]
+            },
+        )
+        for agent, source in order
+    ]
+    return found, notes if others else []
+
+
+def _details(row: dict[str, str]) -> str:
+    """The rest of a source's line: one source measures all tasks of an agent alike."""
+    seeds = f"{row['seeds']} seeds" if row["seeds"] else "seeds not printed"
+    spread = f"± {row['spread']}" if row["spread"] else "no spread printed"
+    found = [f"{row['dataset_version']} data", row["protocol"], seeds, spread]
+    return "; ".join(found + ([row["note"]] if row["note"] else []))

@@ -1,0 +1,103 @@
+"""The documentation's code runs: the tutorial all through, the rest as far as it is cheap."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+from glob import glob
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from suites.cli import main, parser
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+class Block(NamedTuple):
+    """A fenced block of a page; a first line such as ``# name.yaml`` names a file to save."""
+
+    language: str
+    text: str
+
+    @property
+    def file(self) -> str | None:
+        found = re.match(r"# ([\w-]+\.\w+)\n", self.text)
+        return found[1] if found else None
+
+
+def blocks(page: Path) -> list[Block]:
+    fences = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.M | re.S)
+    return [Block(language, text) for language, text in fences]
+
+
+def run_block(block: Block, names: dict[str, Any]) -> None:
+    """Does what a reader of the page would do with a block, in the current folder."""
+    if block.file is not None:
+        Path(block.file).write_text(block.text)
+    elif block.language == "python":
+        exec(compile(block.text, "<docs>", "exec"), names)
+    elif block.language == "bash":
+        for line in block.text.splitlines():
+            run_line(line)
+
+
+def run_line(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    words = [found for word in words for found in (sorted(glob(word)) or [word])]
+    if words[:3] == ["python", "-m", "suites.run"]:
+        assert main(words[3:]) == 0, line  # here and now spares importing everything anew
+    else:
+        subprocess.run(words, check=True)
+
+
+def test_the_tutorial_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASTQ_BENCH_CACHE", str(tmp_path / "cache"))
+    # The report is also written at the end of each run; in between it would only take time.
+    monkeypatch.setattr("suites.cli.Refresher.refresh", lambda _: None)
+    names: dict[str, Any] = {}
+    for block in blocks(DOCS / "tutorial.md"):
+        run_block(block, names)
+    shown = capfd.readouterr().out
+    assert "equal to the record's final episodes, to the last bit" in shown
+    assert set(names["runs"]["agent"]) == {"random", "behaviour", "bc", "td3_bc", "median_bc"}
+    assert {"tour.yaml", "median_bc.py", "policy.pt2", "runs.csv", "results"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    assert names["actions"].shape == (1, 3)
+    assert np.isfinite(names["table"][["bc", "median_bc"]].to_numpy()).all()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_every_page_is_python(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            ast.parse(block.text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_on_every_page_are_known(page: Path) -> None:
+    """The command lines of suites: arguments that its parser takes."""
+    for block in blocks(page):
+        for line in block.text.splitlines() if block.language == "bash" else ():
+            words = shlex.split(line, comments=True)
+            if "suites.run" not in words:
+                continue
+            arguments = words[words.index("suites.run") + 1 :]
+            if arguments[0] not in ("evaluate", "export", "compare"):
+                parser().parse_args(arguments)  # ends the process if it does not know one
+
+
+def test_every_column_of_the_tables_is_explained() -> None:
+    from analysis.frame import EPISODE_COLUMNS, RUN_COLUMNS
+
+    explained = set(re.findall(r"`(\w+)`", (DOCS / "using-results.md").read_text()))
+    assert {*RUN_COLUMNS, *EPISODE_COLUMNS} <= explained
