@@ -17,8 +17,10 @@ from analysis.stats import (
     INTERVALS,
     MINIMUM_RUNS_FOR_CLAIMS,
     OPTIMALITY_THRESHOLD,
+    FloatArray,
     coverage,
     exact_p_value,
+    unit_means,
 )
 from analysis.text import bullets, csv_text, interval, markdown, p_value
 from analysis.tuning import TunedCurve
@@ -199,16 +201,18 @@ def _among_the_highest(
 ) -> set[tuple[str, str]]:
     """Cells to print bold: the highest mean of a row and what a test does not separate from it.
 
-    Only full rows of at least ``MINIMUM_RUNS_FOR_CLAIMS`` runs and two agents of one class.
+    Only full rows of two agents of one class at least, each with ``MINIMUM_RUNS_FOR_CLAIMS``
+    independent runs (or draws of the data).
     """
     bold: set[tuple[str, str]] = set()
     ours = [agent.label for agent in columns if agent.kind == "comparison"]
     for task in (str(task["id"]) for task in plan.tasks):
         row = [cells[task, label] for label in ours]
-        full = all(cell.complete and cell.runs >= MINIMUM_RUNS_FOR_CLAIMS for cell in row)
-        if len(ours) < 2 or not full:
+        if len(ours) < 2 or not all(cell.complete and cell.runs for cell in row):
             continue
-        samples = {label: np.array([*scores[task, label].values()])[:, None] for label in ours}
+        samples = {label: _units(scores[task, label]) for label in ours}
+        if min(map(len, samples.values())) < MINIMUM_RUNS_FOR_CLAIMS:
+            continue
         best = max(ours, key=lambda label: cells[task, label].mean)
         bold |= {
             (task, label)
@@ -216,6 +220,12 @@ def _among_the_highest(
             if label == best or exact_p_value(samples[best], samples[label]) >= LEVEL
         }
     return bold
+
+
+def _units(scores: dict[tuple[int, int], float]) -> FloatArray:
+    """Independent scores ``[n, 1]``: of runs, or the means of the draws of the data."""
+    draws = np.array([draw for draw, _ in scores])
+    return unit_means(np.array([*scores.values()])[:, None], draws)
 
 
 def _notes(columns: list[Agent], bold: bool) -> list[str]:
