@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from results.record import TEMPORARY, write_atomically
-from suites.job import Job, checkpoint_name, remove_checkpoints
+from suites.job import BusyError, Job, checkpoint_name, remove_checkpoints
 from suites.provenance import cpu_name, gpu_name
 
 SCHEMA = 1
@@ -36,10 +36,6 @@ class StorageError(RuntimeError):
 
 class ResumeError(RuntimeError):
     """A checkpoint that would not continue bit for bit; the message says what to do."""
-
-
-class BusyError(RuntimeError):
-    """Another run is working on one of the cells."""
 
 
 @contextmanager

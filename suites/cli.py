@@ -411,6 +411,14 @@ def report(
         runs, _ = add_foreign(plan, load(out, plan), scores)
     except ScoresError as error:
         raise UsageError(f"--scores {error}") from None
+    except OSError as error:
+        show.tell(
+            console,
+            f"the report in {folder} cannot be written ({error.strerror}); the results are kept; "
+            "free some space or make the folder writable, then --report writes it",
+            "red",
+        )
+        return FAILED
     console.print(terminal(plan, runs))
     console.print(f"report: {page}")
     failed = list(states_of(plan, out).values()).count("failed")

@@ -16,6 +16,10 @@ CHECKPOINT_PREFIX = "checkpoint-"
 CHECKPOINT_SECONDS = 60.0
 
 
+class BusyError(RuntimeError):
+    """Another run is working on one of the cells."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One dataset to have ready, or one stack of cells to train.

@@ -22,7 +22,7 @@ from typing import IO, Any, TypeAlias
 
 from results.record import Record, write_record
 from suites import provenance
-from suites.job import INTERRUPTIONS, Job
+from suites.job import INTERRUPTIONS, Job, read_state
 
 # glibc gives large blocks back to the system at once and maps them anew for the next batch. Keeping
 # them mapped makes training 1.1 to 1.3 times as fast; it must be set before a process starts.
@@ -196,7 +196,7 @@ class _Engine:
         job, seconds = worker.job, time.monotonic() - worker.since
         assert job is not None
         worker.job = None
-        if kind == "failed" and message["type"] == "BusyError":
+        if kind == "busy":
             if job.name not in self.busy:
                 self.listen(Event("busy", job, slot, seconds))
             self.busy[job.name] = time.monotonic() + _BUSY_SECONDS
@@ -210,7 +210,7 @@ class _Engine:
             if kind == "failed":
                 # Without data nothing was tried, so nothing is recorded: the next run tries.
                 self.pending = [j for j in self.pending if j.dataset != job.dataset]
-                self.full = message["type"] == "StorageError"
+                self.full |= message["type"] == "StorageError"
 
     def fail(self, job: Job, message: dict[str, Any], seconds: float) -> str:
         """Records a failed training job if it can; says how it is to be called."""
@@ -279,8 +279,10 @@ def _death(worker: Worker) -> dict[str, str]:
 
 
 def record_failure(job: Job, error: dict[str, str], seconds: float) -> None:
-    """Writes a failed record for every cell of a job."""
+    """Writes a failed record for every cell of a job that has no final one."""
     for seed, path in zip(job.seeds, job.paths, strict=True):
+        if read_state(Path(job.out) / path) == "done":
+            continue
         record = Record(
             status="failed",
             cell={**job.cell, "seed": seed},

@@ -14,7 +14,7 @@ import threading
 import traceback
 from typing import Any
 
-from suites.job import Job
+from suites.job import BusyError, Job
 
 
 def main() -> None:
@@ -49,6 +49,8 @@ def main() -> None:
             else:
                 train(job, progress, note)
             send("done")
+        except BusyError:
+            send("busy")
         except Exception as error:
             send(
                 "failed",

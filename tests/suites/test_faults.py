@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -218,6 +219,22 @@ def test_a_folder_that_cannot_be_written_stops_the_run_with_a_sentence(
     assert {r.agent["label"] for r in done} == {"behaviour"}  # random was the first to be stopped
     assert main(suite(300)) == 0
     assert training_record(tmp_path / "runs")[1].status == "done"
+
+
+def test_a_report_that_cannot_be_written_costs_no_results(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.undo()  # the real report
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analysis.report.build", full)
+        command = [str(finished / "tiny.yaml"), "--out", str(finished / "runs"), "--report"]
+        assert main(command) == 1
+    shown = capsys.readouterr().out
+    assert "the report in" in shown
+    assert "cannot be written (No space left on device); the results are kept" in shown
 
 
 def test_no_room_for_a_checkpoint_does_not_stop_training(
