@@ -170,6 +170,7 @@ class Task:
             "terminations": (ends & ~limit).double(),
             "truncations": (ends & limit).double(),
             "policy_ids": policies,
+            "policy_groups": policies,
             "reward_parts": torch.stack([rewards - 1, torch.ones_like(rewards)], -1),
             "returns_to_go": by_episode.flip(1).cumsum(1).flip(1).flatten(),
             "timesteps": timesteps,

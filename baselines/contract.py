@@ -34,6 +34,9 @@ TRANSITION_FIELDS = (
     "policy_ids",  # [S, B] integer: which logging policy acted
     "reward_parts",  # [S, B, C], after the reward transform; they sum to the reward
 )
+DERIVED_FIELDS = (
+    "policy_groups",  # [S, B] integer: which group of logging policies acted, 0 of lowest returns
+)
 WINDOW_FIELDS = (
     "returns_to_go",  # [S, B, K], after the reward transform
     "timesteps",  # [S, B, K] integer: steps since the episode began
@@ -46,7 +49,8 @@ class Needs:
     """What an agent asks of the training loop; matched with the dataset while planning.
 
     Attributes:
-        fields: names from ``TRANSITION_FIELDS``, and from ``WINDOW_FIELDS`` if ``window`` is set.
+        fields: names from ``TRANSITION_FIELDS`` and ``DERIVED_FIELDS``, and from ``WINDOW_FIELDS``
+            if ``window`` is set.
         batch_size: B, transitions (or windows) per seed and update.
         window: K, steps per window; None for single transitions.
         observations: "raw", or "standardized": (o - mean) / (std + ``epsilon``) over the dataset,
@@ -54,6 +58,7 @@ class Needs:
         epsilon: added to the standard deviation when standardizing.
         rewards: "raw", or "return_range": r * 1000 / (best - worst return of the data's episodes).
         dataset: True to receive the whole (transformed) dataset in ``Spec.dataset``.
+        policy_groups: how many groups the logging policies are put into, by their returns, at most.
     """
 
     fields: tuple[str, ...]
@@ -63,6 +68,7 @@ class Needs:
     epsilon: float = 1e-3
     rewards: Literal["raw", "return_range"] = "raw"
     dataset: bool = False
+    policy_groups: int = 3
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ class Spec:
         horizon: the time limit of an episode in steps, None if there is none.
         reward_parts: names of the C additive parts of the reward, () if they are not logged.
         policies: P, number of logging policies, 0 if they are not logged.
+        policy_groups: number of their groups, 0 if they are not logged.
         statistics: plain numbers about the data: ``transitions``, ``episodes``, ``return_mean``,
             ``return_best``, ``return_worst`` (raw units), ``reward_scale``.
         dataset: the whole transformed dataset, ``[N, ...]`` tensors by field, if ``Needs.dataset``.
@@ -110,6 +117,7 @@ class Spec:
     horizon: int | None = None
     reward_parts: tuple[str, ...] = ()
     policies: int = 0
+    policy_groups: int = 0
     statistics: Mapping[str, float] = field(default_factory=dict)
     dataset: Mapping[str, torch.Tensor] | None = None
     device: str = "cpu"

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from baselines.config import UsageError, build, check_name
-from baselines.contract import TRANSITION_FIELDS, WINDOW_FIELDS, Agent, Needs
+from baselines.contract import DERIVED_FIELDS, TRANSITION_FIELDS, WINDOW_FIELDS, Agent, Needs
 
 GROUP = "fastq_bench.agents"
 BUILT_IN = {
@@ -161,7 +161,7 @@ def needs_of(cls: type[Agent], config: Any, who: str) -> Needs:
         UsageError: naming an unknown field, or a window field without a window.
     """
     needs = cls.needs(config)
-    known = TRANSITION_FIELDS + (WINDOW_FIELDS if needs.window else ())
+    known = TRANSITION_FIELDS + DERIVED_FIELDS + (WINDOW_FIELDS if needs.window else ())
     for field in needs.fields:
         if field in WINDOW_FIELDS and not needs.window:
             raise UsageError(f'{who} needs "{field}", which only windows have; set Needs.window')

@@ -6,8 +6,8 @@
 * data: dataset generation by a shipped policy, against the loop one would write with gymnasium and
   the same numpy policy, one observation at a time.
 
-The contestants take turns in short rounds, so that a busy machine slows them alike; the best round
-of each counts.
+The contestants take turns in short rounds of processor time, so that a busy machine slows them
+alike; the best round of each counts.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ ROUNDS = 5
 
 
 def best_rates(contestants: dict[str, Callable[[], int]], seconds: float) -> dict[str, float]:
-    """Units per second of each contestant: the best of its rounds, which are played in turn."""
+    """Units per processor second of each contestant: the best of its rounds, played in turn."""
     best = dict.fromkeys(contestants, 0.0)
     for _ in range(ROUNDS):
         for name, contestant in contestants.items():
-            units, started = 0, time.perf_counter()
-            while (elapsed := time.perf_counter() - started) < seconds / ROUNDS:
+            units, started = 0, time.process_time()
+            while (elapsed := time.process_time() - started) < seconds / ROUNDS:
                 units += contestant()
             best[name] = max(best[name], units / elapsed)
     return best

@@ -111,7 +111,7 @@ def _agent(job: Job) -> tuple[float, float]:
     needs = needs_of(cls, config, job.name)
     dataset = made_up_dataset(job.task["env_id"])
     transform = Transform.fit(dataset, needs)
-    spec = make_spec(job, dataset, transform)
+    spec = make_spec(job, dataset, transform, needs)
     agent = cls(spec, config, job.seeds)
     sampler = Sampler(dataset, needs, transform, job.seeds, spec)
     update = 0.0

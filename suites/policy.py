@@ -79,6 +79,7 @@ class Policy:
             horizon=env.horizon,
             reward_parts=tuple(saved["reward_parts"]),
             policies=saved["policies"],
+            policy_groups=saved["policy_groups"],
             statistics=saved["statistics"],
             dtype=saved["precision"],
         )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from baselines.common import copy_state
-from baselines.contract import Agent, Metrics, Phase, Spec
+from baselines.contract import Agent, Metrics, Needs, Phase, Spec
 from baselines.registry import Registry, make_config, needs_of
 from results.record import (
     POLICY_FILE,
@@ -34,6 +34,7 @@ from suites.checkpoint import (
     storing,
 )
 from suites.datasets import get_source, store
+from suites.datasets.groups import policy_groups
 from suites.datasets.sampler import Sampler
 from suites.datasets.store import Dataset
 from suites.datasets.transforms import Transform
@@ -51,7 +52,7 @@ class AgentError(RuntimeError):
     """An agent broke the contract while training; the message says how."""
 
 
-def make_spec(job: Job, dataset: Dataset, transform: Transform) -> Spec:
+def make_spec(job: Job, dataset: Dataset, transform: Transform, needs: Needs) -> Spec:
     """What the agent may know of its task."""
     env = make_vector(job.task["env_id"], 1)
     try:
@@ -63,6 +64,11 @@ def make_spec(job: Job, dataset: Dataset, transform: Transform) -> Spec:
             horizon=env.horizon,
             reward_parts=tuple(card.get("reward_parts", ())),
             policies=len(card.get("policies", ())),
+            policy_groups=(
+                int(policy_groups(card, needs.policy_groups).max()) + 1
+                if card.get("policies")
+                else 0
+            ),
             statistics={
                 key: card[key]
                 for key in ("transitions", "episodes", "return_mean", "return_best", "return_worst")
@@ -114,7 +120,7 @@ class Training:
         config = make_config(cls, job.agent["config"], who)
         needs = needs_of(cls, config, who)
         self.transform = Transform.fit(self.dataset, needs)
-        self.spec = make_spec(job, self.dataset, self.transform)
+        self.spec = make_spec(job, self.dataset, self.transform, needs)
         self.agent: Agent = cls(self.spec, config, job.seeds)
         self.sampler = Sampler(self.dataset, needs, self.transform, job.seeds, self.spec)
         self.curve: list[dict[str, Any]] = []
@@ -263,6 +269,7 @@ class Training:
             "precision": job.precision,
             "reward_parts": list(self.spec.reward_parts),
             "policies": self.spec.policies,
+            "policy_groups": self.spec.policy_groups,
             "statistics": dict(self.spec.statistics),
             "transform": self.transform.to_dict(),
             "state": copy_state(self.agent.state_dict()),

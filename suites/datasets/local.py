@@ -18,6 +18,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 RECIPE_VERSION = 1  # raised whenever the same identity would give other bytes
 ENVIRONMENTS = {name: f"{title}-v5" for name, title in catalog.ENVIRONMENTS.items()}
-FIELDS = (*store.REQUIRED, "policy_ids", "reward_parts")  # of every transition
+FIELDS = (*store.REQUIRED, "policy_ids", "policy_groups", "reward_parts")  # of every transition
 # A policy that scores less is not called an expert.
 EXPERT_SCORE = {"halfcheetah": 75.0, "hopper": 95.0, "walker2d": 95.0}
 
@@ -104,7 +105,10 @@ def missing(task: str) -> str | None:
         )
     best, least = index["levels"]["expert"]["score"], EXPERT_SCORE[environment]
     if "expert" in quality and best < least:
-        return f"{task}: the best shipped policy scores {best:.0f}, an expert at least {least:.0f}"
+        return (
+            f"{task}: the best shipped policy, best-{best:.0f}, is no expert; an expert scores at "
+            f"least {least:.0f}"
+        )
     return None
 
 
@@ -168,10 +172,16 @@ def cache_root() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "fastq-bench"
 
 
+def folder(task: str, size: int | None = None, seed: int = 0) -> Path:
+    """Where the dataset lies in the cache; it need not exist."""
+    wanted = identity(task, size, seed)
+    return cache_root() / "local" / task / str(wanted["id"])[:16]
+
+
 def is_cached(task: str, size: int | None = None, seed: int = 0) -> bool:
     """Whether the dataset lies in the cache; its bytes are checked only by :func:`ensure`."""
     try:
-        store.load(_folder(identity(task, size, seed)))
+        store.load(folder(task, size, seed))
     except DatasetError:
         return False
     return True
@@ -198,17 +208,19 @@ def ensure(
     """
     from filelock import FileLock
 
-    wanted = identity(task, size, seed)
-    folder = _folder(wanted)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
+    if jobs < 1:
+        raise DatasetError(f"{task}: jobs is {jobs}; ask for at least one process")
+    place = folder(task, size, seed)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.with_name(f"{place.name}.lock")):
         try:
-            store.load(folder, verify=True)
+            store.load(place, verify=True)
         except DatasetError:
-            for abandoned in folder.parent.glob(f".{folder.name}.*"):
+            for abandoned in place.parent.glob(f".{place.name}.*"):
                 shutil.rmtree(abandoned, ignore_errors=True)
-            _make(wanted, folder, jobs, progress or (lambda done, total: None))
-    return folder
+            wanted = identity(task, size, seed)
+            _make(wanted, place, jobs, progress or (lambda done, total: None))
+    return place
 
 
 def _split(task: str) -> tuple[str, str]:
@@ -218,10 +230,6 @@ def _split(task: str) -> tuple[str, str]:
     near = difflib.get_close_matches(task, tasks(), 1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(tasks())}"
     raise DatasetError(f"{task}: no such local dataset; {hint}")
-
-
-def _folder(wanted: dict[str, Any]) -> Path:
-    return cache_root() / "local" / str(wanted["task"]) / str(wanted["id"])[:16]
 
 
 def _checkpoint(environment: str, name: str) -> dict[str, Any]:
@@ -266,15 +274,16 @@ def _shards(wanted: dict[str, Any]) -> list[Shard]:
     return shards
 
 
-def _make(wanted: dict[str, Any], folder: Path, jobs: int, progress: Progress) -> None:
+def _make(wanted: dict[str, Any], place: Path, jobs: int, progress: Progress) -> None:
     from suites.envs import make_vector
 
+    began = time.monotonic()
     env = make_vector(wanted["env_id"], 1)
     columns = _columns(env)
     env.close()
 
     rows = wanted["transitions"]
-    with store.draft(folder, rows, max(stop for _, stop in columns.values())) as temporary:
+    with store.draft(place, rows, max(stop for _, stop in columns.values())) as temporary:
         done = 0
         for made in _play_all(wanted, temporary / store.TABLE_FILE, jobs):
             done += made
@@ -288,8 +297,10 @@ def _make(wanted: dict[str, Any], folder: Path, jobs: int, progress: Progress) -
             "reward_parts": list(env.reward_parts),
             "horizon": env.horizon,
             "versions": {name: version(name) for name in ("mujoco", "gymnasium", "numpy")},
+            "seconds": round(time.monotonic() - began, 1),
+            "jobs": jobs,
         }
-        store.seal(temporary, folder, card | _measure(store.Dataset(None, card, table)))
+        store.seal(temporary, place, card | _measure(store.Dataset(None, card, table)))
 
 
 def _columns(env: VectorEnv) -> dict[str, list[int]]:
@@ -406,7 +417,17 @@ def play(
 
     while True:
         if played < rows:
-            for slot in np.flatnonzero(running < 0).tolist():
+            free = np.flatnonzero(running < 0).tolist()
+            if free:
+                # No more episodes than are likely needed: one begun too many is work thrown away.
+                # The numbers of a table do not depend on this, nor on the slots.
+                expected = min(horizon, played / max(1, len(finished)))
+                coming = expected - lengths[running[running >= 0]]
+                due = rows - played - float(np.maximum(coming, 0).sum())
+            for slot in free:
+                if due <= 0:
+                    break
+                due -= expected
                 generator = np.random.default_rng(np.random.SeedSequence([*entropy, begun]))
                 reset_seed = _FIRST_RESET_SEED + int(generator.integers(2**31))
                 observations[slot] = vector.reset(slot, reset_seed)
@@ -416,7 +437,7 @@ def play(
                     draws[slot] = noise * generator.standard_normal(draws[slot].shape, np.float32)
                 running[slot] = begun
                 begun += 1
-            active = np.ones(slots, bool)
+            active = running >= 0
         else:
             # Earlier episodes can only grow: whoever begins after the last row, or has reached it,
             # need not go on.

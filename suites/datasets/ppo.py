@@ -2,8 +2,8 @@
 
 ``python -m suites.datasets.ppo train hopper --steps 1000000 --seed 0`` learns and keeps a policy
 every few iterations; called again it continues where it stopped. ``... ship hopper --seed 0``
-scores the kept policies as they act after rounding to float16, chooses those the datasets need, and
-puts them into ``suites/datasets/behaviour``.
+puts those that the datasets need into ``suites/datasets/behaviour`` (see
+:mod:`suites.datasets.shipping`).
 
 Schulman et al. 2017, "Proximal Policy Optimization Algorithms" (arXiv:1707.06347), with the details
 that matter on continuous control according to Engstrom et al. 2020, "Implementation Matters in Deep
@@ -13,12 +13,8 @@ weights start orthogonal, the learning rate decays to zero.
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +23,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from results.record import normalized_score, to_json, write_atomically
+from results.record import normalized_score
 from suites.catalog import reference
-from suites.datasets import behaviour, local
-from suites.datasets.behaviour import Policy
+from suites.datasets import behaviour, shipping
+from suites.datasets.behaviour import GaussianPolicy
 from suites.datasets.local import ENVIRONMENTS
 from suites.envs import make_vector
 
-MEDIUM_SCORE = {"halfcheetah": 42.0, "hopper": 44.0, "walker2d": 62.0}  # means of D4RL's v2 files
-NOISE = {"medium": 1.0, "expert": 0.25}  # of the data, in the policy's own standard deviations
-FEWEST = 20  # policies before medium, so that medium-replay shows the course of learning
-PROPOSALS = 12  # policies scored for each level
-TOLERANCE = 2.0  # points around D4RL's medium within which the earliest policy is taken
 CLIPPED = behaviour.SHOWN  # normalised observations and rewards stay within +-10
 
 
@@ -125,14 +116,14 @@ class Learner:
     def _reset(self, index: int) -> npt.NDArray[np.float64]:
         return self.env.reset(index, int(self.generator.integers(2**31)))
 
-    def policy(self) -> Policy:
+    def policy(self) -> GaussianPolicy:
         """The current policy, with the normaliser as it is now."""
 
         def arrays(name: str) -> tuple[npt.NDArray[np.float32], ...]:
             layers = [layer for layer in self.actor if isinstance(layer, nn.Linear)]
             return tuple(getattr(layer, name).detach().numpy().T.copy() for layer in layers)
 
-        return Policy(
+        return GaussianPolicy(
             weights=arrays("weight"),
             biases=arrays("bias"),
             log_std=self.log_std.detach().numpy().copy(),
@@ -238,7 +229,7 @@ class Learner:
 
     def keep(self, out: Path) -> None:
         """Saves the current policy in ``out`` and adds a point to the curve."""
-        self.policy().save(out / f"{self.steps:08d}.npz")
+        self.policy().save(shipping.policy_file(out, self.steps))
         point = {"steps": self.steps, "seconds": round(self.seconds, 1)}
         if self.recent:
             point["return_noisy"] = round(float(np.mean(self.recent)), 1)
@@ -283,13 +274,11 @@ class Learner:
 
 def train(environment: str, steps: int, seed: int, out: Path) -> None:
     """Learns for ``steps`` steps; ``out`` holds the policies and the state to go on from."""
-    torch.set_num_threads(1)  # the networks are too small to share
     config = CONFIGS[environment]
     learner = Learner(environment, config, seed)
-    state_file = out / "state.pt"
     out.mkdir(parents=True, exist_ok=True)
-    if state_file.exists():
-        learner.load_state_dict(torch.load(state_file, weights_only=True))
+    if (state := shipping.load_state(out)) is not None:
+        learner.load_state_dict(state)
     else:
         learner.keep(out)
     per_iteration = config.environments * config.horizon
@@ -298,120 +287,32 @@ def train(environment: str, steps: int, seed: int, out: Path) -> None:
         due = (learner.steps // per_iteration) % config.save_every == 0
         if due or learner.steps >= steps:
             learner.keep(out)
-            partial = state_file.with_suffix(".partial")
-            torch.save(learner.state_dict(), partial)
-            partial.replace(state_file)
-            _tell(f"{environment} seed {seed}", learner.curve[-1])
+            shipping.save_state(out, learner.state_dict())
+            shipping.tell(f"{environment} seed {seed}", learner.curve[-1])
 
 
-def _tell(name: str, numbers: Mapping[str, Any]) -> None:
-    print(f"{name}: " + "  ".join(f"{k} {v}" for k, v in numbers.items()), flush=True)
-
-
-def score(environment: str, policy: Policy, noise: float, episodes: int, stream: int) -> float:
-    """Mean D4RL score over at least ``episodes`` episodes, played as the datasets are."""
-    rows = episodes * 1000
-    data = local.play(ENVIRONMENTS[environment], policy, noise=noise, rows=rows, entropy=(stream,))
-    returns, _ = data.episodes()
+def finished(environment: str, seed: int, out: Path) -> shipping.Run:
+    """What a run folder holds."""
+    state = torch.load(out / shipping.STATE_FILE, weights_only=True)
     minimum, maximum, _ = reference(environment)
-    return round(float(normalized_score(returns.mean(), minimum, maximum)), 1)
-
-
-def ship(environment: str, seed: int, out: Path, every: int) -> None:
-    """Chooses the policies of the datasets among the kept ones and replaces the shipped ones.
-
-    Everything is scored after the rounding to float16, with the noise of the data. The learner's
-    curve proposes; medium is the earliest proposal at D4RL's medium score, expert the best one, and
-    both are scored again on fresh episodes. Shipped are every ``every``-th policy until medium,
-    whose mixture is medium-replay, medium and expert.
-    """
-    torch.set_num_threads(1)
-    state = torch.load(out / "state.pt", weights_only=True)
-    minimum, maximum, _ = reference(environment)
-    learned: dict[int, float] = {
-        point["steps"]: float(normalized_score(point["return_noisy"], minimum, maximum))
-        for point in state["curve"][FEWEST * every :]
-    }
-    target = MEDIUM_SCORE[environment]
-
-    def file_of(steps: int) -> Path:
-        return out / f"{steps:08d}.npz"
-
-    def choose(level: str, loss: Callable[[float], float]) -> int:
-        scores: dict[int, float] = {}
-        proposals = sorted(learned, key=lambda steps: loss(learned[steps]))[:PROPOSALS]
-        for steps in sorted(proposals):
-            policy = Policy.load(file_of(steps))
-            scores[steps] = score(environment, policy, NOISE[level], 20, stream=1)
-            _tell(level, {"steps": steps, "score": scores[steps]})
-        return min(scores, key=lambda steps: loss(scores[steps]))
-
-    chosen = {
-        "medium": choose("medium", lambda score: max(0.0, abs(score - target) - TOLERANCE)),
-        "expert": choose("expert", lambda score: -score),
-    }
-    levels = {}
-    for level, steps in chosen.items():
-        levels[level] = {
-            "checkpoint": f"step{steps}",
-            "noise": NOISE[level],
-            "score": score(environment, Policy.load(file_of(steps)), NOISE[level], 100, stream=2),
-        }
-        _tell(level, levels[level])
-
-    folder = behaviour.folder(environment)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    until_medium = [p["steps"] for p in state["curve"][::every] if p["steps"] < chosen["medium"]]
-    checkpoints = []
-    for steps in sorted({*until_medium, *chosen.values()}):
-        name = f"step{steps}"
-        file = Path(shutil.copyfile(file_of(steps), folder / f"{name}.npz"))
-        policy = Policy.load(file)
-        scores = {
-            "score": score(environment, policy, 0.0, 20, stream=3),
-            "score_noisy": score(environment, policy, 1.0, 20, stream=4),
-        }
-        digest = behaviour.sha256(file)
-        checkpoints.append(
-            {"name": name, "file": file.name, "sha256": digest, "steps": steps, **scores}
+    proposed = {
+        point["steps"]: float(
+            normalized_score(point.get("return_noisy", minimum), minimum, maximum)
         )
-        _tell(name, scores)
-    index = {
-        "env_id": ENVIRONMENTS[environment],
-        "training": {
-            "algorithm": "ppo",
-            "config": asdict(CONFIGS[environment]),
-            "steps": state["progress"]["steps"],
-            "seconds": state["progress"]["seconds"],
-            "mujoco": version("mujoco"),
-            "torch": version("torch"),
-            "seed": seed,
-            "every": every,
-        },
-        "levels": levels,
-        "checkpoints": checkpoints,
-        "curve": state["curve"],
+        for point in state["curve"]
     }
-    write_atomically(folder / behaviour.INDEX_FILE, to_json(index))
-
-
-def main() -> None:
-    """The command line; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m suites.datasets.ppo", description=__doc__)
-    parser.add_argument("verb", choices=("train", "ship"))
-    parser.add_argument("environment", choices=sorted(ENVIRONMENTS))
-    parser.add_argument("--steps", type=int, default=1_000_000, help="environment steps in all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--every", type=int, default=1, help="ship: of how many kept, one")
-    parser.add_argument("--out", type=Path, default=Path("results/runs/behaviour"))
-    options = parser.parse_args()
-    out = options.out / f"{options.environment}-seed{options.seed}"
-    if options.verb == "train":
-        train(options.environment, options.steps, options.seed, out)
-    else:
-        ship(options.environment, options.seed, out, options.every)
+    return shipping.Run(
+        environment=environment,
+        folder=out,
+        algorithm="ppo",
+        config=asdict(CONFIGS[environment]),
+        seed=seed,
+        steps=state["progress"]["steps"],
+        seconds=state["progress"]["seconds"],
+        curve=state["curve"],
+        proposed=dict.fromkeys(("medium", "expert"), proposed),
+    )
 
 
 if __name__ == "__main__":
-    main()
+    shipping.command_line("suites.datasets.ppo", __doc__, 1_000_000, train, finished)

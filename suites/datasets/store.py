@@ -94,6 +94,12 @@ class Dataset:
         rewards, terminations, truncations = (self.column(name)[start:stop] for name in names)
         return episodes(rewards, terminations, truncations, self.card.get("horizon"))
 
+    def last_rows(self) -> npt.NDArray[np.int64]:
+        """The last row of every complete episode, in the order of :meth:`episodes`."""
+        terminations, truncations = self.column("terminations"), self.column("truncations")
+        _, stops, complete = _bounds(terminations, truncations, self.card.get("horizon"))
+        return stops[complete] - 1
+
 
 def layout(widths: Mapping[str, int]) -> dict[str, list[int]]:
     """The card's ``columns`` for fields of these widths, in the mapping's order."""
@@ -226,14 +232,21 @@ def episodes(
     that the end of a table or of a collection run cut is not. Without a time limit every truncation
     counts.
     """
-    ended = np.flatnonzero((terminations > 0) | (truncations > 0))
-    if not ended.size:
+    starts, stops, complete = _bounds(terminations, truncations, horizon)
+    if not starts.size:
         return np.zeros(0), np.zeros(0, np.int64)
-    starts = np.concatenate(([0], ended[:-1] + 1))
-    returns = np.add.reduceat(rewards[: ended[-1] + 1], starts, dtype=np.float64)
-    lengths = ended - starts + 1
-    complete = (terminations[ended] > 0) | (lengths >= (horizon or 1))
-    return returns[complete], lengths[complete]
+    returns = np.add.reduceat(rewards[: stops[-1]], starts, dtype=np.float64)
+    return returns[complete], (stops - starts)[complete]
+
+
+def _bounds(
+    terminations: Table, truncations: Table, horizon: int | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """First row and the row after the last of every ended episode, and whether it is complete."""
+    stops = np.flatnonzero((terminations > 0) | (truncations > 0)) + 1
+    starts = np.concatenate(([0], stops[:-1])) if stops.size else stops
+    complete = (terminations[stops - 1] > 0) | (stops - starts >= (horizon or 1))
+    return starts, stops, complete
 
 
 def _sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from suites.datasets import behaviour, local, store
-from suites.datasets.behaviour import Policy
+from suites.datasets.behaviour import GaussianPolicy, Policy, SquashedPolicy
 from suites.datasets.store import DatasetError
 from suites.envs.mujoco import make_one
 
@@ -24,8 +25,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def made(task: str, size: int, **options: int) -> store.Dataset:
-    return store.load(local.ensure(task, size, **options), verify=True)
+def made(task: str, size: int, seed: int = 0) -> store.Dataset:
+    return store.load(local.ensure(task, size, seed), verify=True)
 
 
 def test_there_are_fifteen_tasks_of_d4rls_sizes() -> None:
@@ -50,33 +51,72 @@ def test_shipped_policies(environment: str) -> None:
     for entry in index["checkpoints"]:
         assert behaviour.sha256(folder / entry["file"]) == entry["sha256"]
         for name, array in np.load(folder / entry["file"], allow_pickle=False).items():
-            assert array.dtype == (np.float32 if name in ("mean", "std") else np.float16)
+            exact = np.float32 if name in ("mean", "std") else np.float16
+            assert name == "kind" or array.dtype == exact
     steps = [entry["steps"] for entry in index["checkpoints"]]
     medium = index["levels"]["medium"]["checkpoint"]
     assert steps == sorted(steps)
     assert [entry["name"] for entry in index["checkpoints"]].index(medium) >= 20
 
 
-def test_policy_survives_its_file(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
+def test_all_shipped_policies_together_are_small() -> None:
+    files = [path for env in local.ENVIRONMENTS for path in behaviour.folder(env).iterdir()]
+    assert sum(path.stat().st_size for path in files) < 10e6
 
-    def numbers(*shape: int) -> np.ndarray:
-        return generator.normal(size=shape).astype(np.float16).astype(np.float32)
 
-    policy = Policy(
-        weights=(numbers(3, 4), numbers(4, 2)),
-        biases=(numbers(4), numbers(2)),
-        log_std=numbers(2),
-        mean=numbers(3),
-        std=np.abs(numbers(3)),
-    )
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng([seed, *shape])
+    return generator.normal(size=shape).astype(np.float16).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        GaussianPolicy(
+            weights=(numbers(3, 4), numbers(4, 2)),
+            biases=(numbers(4), numbers(2)),
+            log_std=numbers(2, seed=1),
+            mean=numbers(3),
+            std=np.abs(numbers(3, seed=1)),
+        ),
+        SquashedPolicy((numbers(3, 4), numbers(4, 4)), (numbers(4), numbers(4, seed=1))),
+    ],
+    ids=lambda policy: policy.kind,
+)
+def test_policy_survives_its_file(tmp_path: Path, policy: Policy) -> None:
     policy.save(tmp_path / "policy.npz")
-    observations = generator.normal(size=(5, 3))
+    observations = np.random.default_rng(0).normal(size=(5, 3))
     again = Policy.load(tmp_path / "policy.npz")
+    assert type(again) is type(policy)
     actions = again.act(observations, 3.0)
     np.testing.assert_array_equal(policy.act(observations, 3.0), actions)
     assert actions.dtype == np.float32
+    assert actions.shape == (5, 2)
     assert np.abs(actions).max() <= 1.0
+    assert not np.array_equal(policy.act(observations), actions)
+
+
+def test_actions_do_not_depend_on_numpys_threads() -> None:
+    """A product that OpenBLAS divides among threads is rounded differently."""
+    program = (
+        "import hashlib, numpy as np; from suites.datasets.behaviour import SquashedPolicy;"
+        "draw = lambda *shape: np.random.default_rng(shape).normal(size=shape).astype('f') / 9;"
+        "sizes = [(17, 256), (256, 256), (256, 12)];"
+        "policy = SquashedPolicy(tuple(draw(*s) for s in sizes), tuple(draw(s[1]) for s in sizes));"
+        "actions = [policy.act(draw(rows, 17)) for rows in (1, 3, 31, 32)];"
+        "print(hashlib.sha256(b''.join(a.tobytes() for a in actions)).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "3")
+    }
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("task", MAKEABLE)
@@ -145,9 +185,21 @@ def test_bytes_do_not_depend_on_jobs(monkeypatch: pytest.MonkeyPatch, cache: Pat
     assert calls == [(750, 1500), (1500, 1500)]
 
 
+@pytest.mark.parametrize("task", ["hopper-random", "walker2d-medium-replay"])
+def test_another_seed_is_another_draw_of_the_same_recipe(task: str) -> None:
+    one, two = made(task, 2000), made(task, 2000, seed=1)
+    assert (one.card["seed"], two.card["seed"]) == (0, 1)
+    assert one.card["recipe"] == two.card["recipe"]
+    assert one.card["id"] != two.card["id"]
+    assert one.card["sha256"] != two.card["sha256"]
+    np.testing.assert_array_equal(one.column("policy_ids"), two.column("policy_ids"))
+    resets = [data.column("observations")[data.episode_starts] for data in (one, two)]
+    assert not set(resets[0][:, 0].tolist()) & set(resets[1][:, 0].tolist())
+    # The first action differs by the noise: in a table of random actions it is nothing else.
+    assert not (one.column("actions")[0] == two.column("actions")[0]).any()
+
+
 def test_seeds_and_sizes_are_other_datasets() -> None:
-    one, two = made("hopper-random", 300), made("hopper-random", 300, seed=1)
-    assert not np.array_equal(one.table, two.table)
     ids = {
         local.identity("hopper-random", size, seed)["id"] for size in (300, 301) for seed in (0, 1)
     }
@@ -193,6 +245,26 @@ def test_cache_heals() -> None:
     assert (folder / store.TABLE_FILE).stat().st_mtime_ns == stamp
 
 
+def test_a_stopped_generation_leaves_nothing_that_is_taken_for_data(cache: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        local.ensure("hopper-random", 300, progress=stop)
+    assert not local.is_cached("hopper-random", 300)
+    assert not list(cache.rglob(store.TABLE_FILE))
+    made("hopper-random", 300)
+
+    # A process that is killed cannot clean up: half a table, and no card.
+    folder = local.folder("hopper-random", 300)
+    (folder / store.CARD_FILE).unlink()
+    table = folder / store.TABLE_FILE
+    before = table.read_bytes()
+    table.write_bytes(before[: len(before) // 2])
+    made("hopper-random", 300)
+    assert table.read_bytes() == before
+
+
 def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert local.cache_root() == tmp_path
     monkeypatch.delenv("FASTQ_BENCH_CACHE")
@@ -209,6 +281,8 @@ def test_wrong_names_and_sizes() -> None:
         local.ensure("hopper-random", 0)
     with pytest.raises(DatasetError, match="seed is -1; it cannot be negative"):
         local.identity("hopper-random", seed=-1)
+    with pytest.raises(DatasetError, match="jobs is 0; ask for at least one process"):
+        local.ensure("hopper-random", 300, jobs=0)
 
 
 def test_an_expert_that_is_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,10 +290,12 @@ def test_an_expert_that_is_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> N
     index["levels"]["expert"]["score"] = 60.0
     monkeypatch.setattr(behaviour, "index", lambda environment: index)
     for task in ("hopper-expert", "hopper-medium-expert"):
-        why = f"{task}: the best shipped policy scores 60, an expert at least 95"
+        why = (
+            f"{task}: the best shipped policy, best-60, is no expert; an expert scores at least 95"
+        )
         assert local.missing(task) == why
     assert local.missing("hopper-medium-replay") is None
-    with pytest.raises(DatasetError, match="scores 60"):
+    with pytest.raises(DatasetError, match="best-60"):
         local.ensure("hopper-expert", 100)
     monkeypatch.setattr(behaviour, "index", lambda environment: None)
     assert "no behaviour policies are shipped" in str(local.missing("hopper-medium"))

@@ -62,3 +62,11 @@ def test_running_moments() -> None:
         moments.update(part)
     np.testing.assert_allclose(moments.mean, values.mean(0), rtol=1e-4)
     np.testing.assert_allclose(moments.std(), values.std(0), rtol=1e-4)
+
+
+def test_what_is_kept_can_be_shipped(tmp_path: Path) -> None:
+    ppo.train("hopper", 128, 0, tmp_path)
+    run = ppo.finished("hopper", 0, tmp_path)
+    assert (run.algorithm, run.steps, run.seed) == ("ppo", 128, 0)
+    assert run.proposed["medium"] == run.proposed["expert"]
+    assert [run.file(steps).exists() for steps in run.proposed["medium"]] == [True] * 3

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
+from baselines.contract import Needs, Spec
 from suites.datasets import store
+from suites.datasets.sampler import Sampler
 from suites.datasets.store import DatasetError
+from suites.datasets.transforms import Transform
 
 
 def fields(rows: int = 10) -> dict[str, np.ndarray]:
@@ -43,6 +47,28 @@ def test_written_is_read(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells what is shared")
+def test_readers_share_one_copy(tmp_path: Path) -> None:
+    """Whoever reads a table, or draws batches from it, has no page of it for itself."""
+    data = store.write(tmp_path / "data", fields(50_000), {})
+    needs = Needs(("observations", "rewards"), batch_size=50_000)
+    box = spaces.Box(-1, 1, (3,))
+    sampler = Sampler(data, needs, Transform.fit(data, needs), [0], Spec(box, box))
+    sampler.sample()
+    data.table.sum()
+    numbers: dict[str, int] = {}
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *values = line.split()
+        if not name.endswith(":"):
+            inside = str(tmp_path / "data" / store.TABLE_FILE) in line
+        elif inside and values[-1] == "kB":
+            numbers[name] = numbers.get(name, 0) + int(values[0])
+    assert numbers["Rss:"] >= 0.9 * data.table.nbytes / 1024
+    assert numbers["Private_Dirty:"] == 0
+    assert numbers["Anonymous:"] == 0
+
+
 def test_episode_starts(tmp_path: Path) -> None:
     assert store.write(tmp_path / "a", fields(), {}).episode_starts.tolist() == [0, 4, 8]
     assert store.write(tmp_path / "b", fields(8), {}).episode_starts.tolist() == [0, 4]
@@ -59,6 +85,13 @@ def test_episodes_counts_only_complete_ones(tmp_path: Path) -> None:
     assert outcome({}) == ([6.0, 22.0], [4, 4])
     nothing = np.zeros(5, np.float32)
     assert store.episodes(nothing, nothing, nothing, 1000)[0].size == 0
+
+
+def test_last_rows_belong_to_the_complete_episodes(tmp_path: Path) -> None:
+    for card in ({"horizon": 1000}, {"horizon": 4}, {}):
+        data = store.write(tmp_path / "data", fields(), card)
+        _, lengths = data.episodes()
+        assert data.last_rows().tolist() == [3, 7][: len(lengths)]
 
 
 def test_replaces_an_older_dataset(tmp_path: Path) -> None:
