@@ -79,7 +79,7 @@ class Policy:
             horizon=env.horizon,
             reward_parts=tuple(saved["reward_parts"]),
             policies=saved["policies"],
-            policy_groups=saved["policy_groups"],
+            policy_groups=saved.get("policy_groups", 0),  # older policies lack it
             statistics=saved["statistics"],
             dtype=saved["precision"],
         )
