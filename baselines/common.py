@@ -86,6 +86,20 @@ class Noise:
         ]
         return torch.stack(rows).reshape((*self.lead, *shape))
 
+    def dropout(self, rate: float, *shape: int) -> Tensor:
+        """Factors for a layer's outputs: 0 with probability ``rate``, else 1 / (1 - rate).
+
+        Four to a 64-bit number, three times as fast as one by one; the rate is rounded to 2^-16.
+        """
+        count, dropped = math.prod(shape), round(rate * 2**16)
+        words = torch.empty(
+            (len(self.generators), -(-count // 4)), dtype=torch.int64, device=self.device
+        )
+        for row, generator in zip(words.unbind(0), self.generators, strict=True):
+            row.random_(-(2**63), None, generator=generator)
+        kept = words.view(torch.int16)[:, :count] >= dropped - 2**15
+        return (kept.to(self.dtype) / (1.0 - dropped / 2**16)).reshape((*self.lead, *shape))
+
     def state_dict(self) -> dict[str, Tensor]:
         """The generators' states, ``[sources, bytes]``."""
         return {"generators": torch.stack([generator.get_state() for generator in self.generators])}
@@ -159,6 +173,8 @@ class Adam(Stateful):
         max_norm: per-seed gradient-norm limit; None for no clipping.
         cosine_steps: if given, lr falls to 0 along a cosine over that many steps and stays there.
         weight_decay: decoupled weight decay (AdamW) where it is not 0.
+        l2: L2 penalty: ``l2`` times the weights is added to the (clipped) gradients.
+        warmup_steps: lr grows linearly from lr / warmup_steps over that many steps.
     """
 
     def __init__(
@@ -169,9 +185,12 @@ class Adam(Stateful):
         max_norm: float | None = None,
         cosine_steps: int | None = None,
         weight_decay: float = 0.0,
+        l2: float = 0.0,
+        warmup_steps: int = 0,
     ) -> None:
         self.parameters, self.lr, self.max_norm = list(parameters.values()), lr, max_norm
         self.cosine_steps, self.weight_decay = cosine_steps, weight_decay
+        self.l2, self.warmup_steps = l2, warmup_steps
         self.means = {name: torch.zeros_like(value) for name, value in parameters.items()}
         self.squares = {name: torch.zeros_like(value) for name, value in parameters.items()}
         self.steps = {
@@ -183,6 +202,8 @@ class Adam(Stateful):
     @property
     def current_lr(self) -> float:
         """The learning rate of the next step."""
+        if self.updates < self.warmup_steps:
+            return self.lr * (self.updates + 1) / self.warmup_steps
         if self.cosine_steps is None:
             return self.lr
         progress = min(self.updates / self.cosine_steps, 1.0)
@@ -196,6 +217,8 @@ class Adam(Stateful):
         # The functional form: torch.optim.Adam adds 0.1 ms of bookkeeping to every call. AdamW
         # without decay is Adam.
         with torch.no_grad():
+            if self.l2:
+                torch._foreach_add_(gradients, self.parameters, alpha=self.l2)
             adamw(
                 self.parameters,
                 gradients,

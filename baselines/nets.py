@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -23,12 +23,15 @@ from baselines.common import Noise, Parameters
 from baselines.config import UsageError
 
 
-def perceptron(inputs: Tensor, *layers: Tensor) -> Tensor:
+def perceptron(
+    inputs: Tensor, *layers: Tensor, activation: Callable[[Tensor], Tensor] = torch.relu
+) -> Tensor:
     """Affine maps with rectifiers between them; one map alone is ``inputs @ weight + bias``.
 
     Args:
         inputs: ``[*lead, B, in]``.
         layers: weight ``[*lead, in, out]`` and bias ``[*lead, 1, out]`` of each map, in turn.
+        activation: ``torch.relu``, or :func:`mish` in its place.
 
     Returns:
         ``[*lead, B, out]``.
@@ -36,10 +39,11 @@ def perceptron(inputs: Tensor, *layers: Tensor) -> Tensor:
     lead = inputs.shape[:-2]
     hidden, *flat = (value.flatten(0, -3) for value in (inputs, *layers))
     if inputs.device.type == "cpu":
-        hidden = cast(Tensor, _Perceptron.apply(hidden, *flat))  # type: ignore[no-untyped-call]
+        slopes = activation is mish and torch.is_grad_enabled()
+        hidden = cast(Tensor, _Perceptron.apply(activation, slopes, hidden, *flat))  # type: ignore[no-untyped-call]
     else:
         for i in range(0, len(flat), 2):
-            hidden = torch.baddbmm(flat[i + 1], hidden.relu() if i else hidden, flat[i])
+            hidden = torch.baddbmm(flat[i + 1], activation(hidden) if i else hidden, flat[i])
     return hidden.reshape(*lead, *hidden.shape[1:])
 
 
@@ -51,22 +55,35 @@ class _Perceptron(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, *layers: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        activation: Callable[[Tensor], Tensor],
+        with_slopes: bool,
+        inputs: Tensor,
+        *layers: Tensor,
+    ) -> Tensor:
+        with_slopes = with_slopes and any(ctx.needs_input_grad)
         seen = [inputs.unbind()]  # the inputs of every layer, of every stacked network
+        slopes: list[list[Tensor]] = [[]]  # of the activation before each layer, but of relu
         outputs: Sequence[Tensor] = seen[0]
         for i in range(0, len(layers), 2):
-            relu = i < len(layers) - 2
+            hidden = i < len(layers) - 2
+            relu = hidden and activation is torch.relu
             maps = zip(outputs, layers[i].unbind(), layers[i + 1].unbind(), strict=True)
             outputs = [_product(x, w.t(), b[0], relu) for x, w, b in maps]
+            if hidden and activation is mish:
+                pairs = [_mish(z, with_slopes) for z in outputs]
+                outputs = [h for h, _ in pairs]
+                slopes.append([slope for _, slope in pairs if slope is not None])
             seen.append(tuple(outputs))
         ctx.save_for_backward(*layers)  # so that autograd notices a step taken in between
-        ctx.seen = seen[:-1]
+        ctx.seen, ctx.slopes = seen[:-1], slopes
         return _stack(outputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        layers, needed = ctx.saved_tensors, ctx.needs_input_grad
+        layers, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
         gradients: list[Tensor | None] = []
         passed: Sequence[Tensor] = gradient.contiguous().unbind()
         for i in reversed(range(0, len(layers), 2)):
@@ -79,9 +96,33 @@ class _Perceptron(torch.autograd.Function):
             gradients += [for_bias, for_weight]
             if i or needed[0]:
                 passed = [_product(g, w) for g, w in zip(passed, layers[i].unbind(), strict=True)]
-            if i:
+            if i and len(ctx.slopes) > 1:
+                passed = [g.mul_(s) for g, s in zip(passed, ctx.slopes[i // 2], strict=True)]
+            elif i:
                 passed = [_rectify(g, x) for g, x in zip(passed, seen, strict=True)]
-        return (_stack(passed) if needed[0] else None, *reversed(gradients))
+        return (None, None, _stack(passed) if needed[0] else None, *reversed(gradients))
+
+
+def mish(inputs: Tensor) -> Tensor:
+    """x tanh(log(1 + e^x)) (Misra 2020, arXiv 1908.08681)."""
+    return torch.nn.functional.mish(inputs)
+
+
+def _mish(x: Tensor, with_slope: bool) -> tuple[Tensor, Tensor | None]:
+    """:func:`mish` of a matrix on a CPU and, if wanted, its derivative there.
+
+    With e = exp(x) and q = 1 / ((e + 1)^2 + 1), mish is x (1 - 2 q) and its derivative
+    1 - 2 q + 4 q^2 x e (e + 1): one exponential where the definition, and torch's own kernel, take
+    three transcendental functions.
+    """
+    if not with_slope:  # where e overflows, the quotient is 0 and the rest right
+        return torch.addcdiv(x, x, x.exp().add_(1).square_().add_(1), value=-2), None
+    e = x.clamp(max=20).exp_()  # beyond 20 the derivative is 1 to the last bit
+    one_more = e + 1
+    slope = e.mul_(one_more)
+    q = one_more.square_().add_(1).reciprocal_()
+    slope.mul_(q).mul_(x).mul_(4).sub_(2).mul_(q).add_(1)
+    return torch.addcmul(x, x, q, value=-2), slope
 
 
 def _rectify(gradient: Tensor, rectified: Tensor) -> Tensor:
@@ -94,15 +135,18 @@ def _stack(matrices: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(matrices)) if len(matrices) > 1 else matrices[0].unsqueeze(0)
 
 
-# On AMD processors oneDNN multiplies float32 matrices twice as fast as MKL, which is behind
-# torch.matmul. torch.compile uses this operator too; torch.backends.mkldnn.enabled turns it off.
+# On AMD processors with AVX-512 oneDNN multiplies float32 matrices twice as fast as MKL, which is
+# behind torch.matmul; with AVX2 alone MKL is the faster, and takes 5 us a call in place of 35.
+# torch.compile uses this operator too; torch.backends.mkldnn.enabled turns it off.
 _onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """``left [n, k] @ right [m, k]^T + bias [m]``; vectors and float64 are no case for oneDNN."""
     if (
         _onednn_linear is not None
+        and _avx512
         and left.dtype == torch.float32
         and 1 not in right.shape
         and torch.backends.mkldnn.enabled
@@ -122,25 +166,35 @@ class MLP:
         activation: between layers.
         gain: None for PyTorch's ``nn.Linear`` start, weights and biases uniform in +-1/sqrt(in);
             otherwise orthogonal weights times this number (Saxe et al. 2014) and zero biases.
+        last: None, or the bound of the last layer's uniform start; biases before it start at 0.1.
+        layer_norm: behind each activation, with learned scale and shift (Ba et al. 2016).
     """
 
     sizes: tuple[int, ...]
     copies: int | None = None
     activation: Callable[[Tensor], Tensor] = torch.relu
     gain: float | None = None
+    last: float | None = None
+    layer_norm: bool = False
 
     def init(self, noise: Noise) -> Parameters:
         """Draws parameters, ``[S, (copies,) in, out]`` and ``[S, (copies,) 1, out]``."""
         lead = () if self.copies is None else (self.copies,)
         parameters = {}
         for layer, (width, out) in enumerate(itertools.pairwise(self.sizes)):
+            hidden = layer < len(self.sizes) - 2
             if self.gain is None:
-                bound = 1.0 / math.sqrt(width)
+                bound = 1.0 / math.sqrt(width) if self.last is None or hidden else self.last
                 weight = (2.0 * noise.uniform(*lead, width, out) - 1.0) * bound
                 bias = (2.0 * noise.uniform(*lead, 1, out) - 1.0) * bound
             else:
                 weight = orthogonal(noise, *lead, width, out) * self.gain
                 bias = torch.zeros_like(weight[..., :1, :])
+            if self.last is not None and hidden:
+                bias = torch.full_like(bias, 0.1)
+            if self.layer_norm and hidden:
+                parameters[f"scale{layer}"] = torch.ones_like(bias).requires_grad_()
+                parameters[f"shift{layer}"] = torch.zeros_like(bias).requires_grad_()
             parameters[f"weight{layer}"] = weight.requires_grad_()
             parameters[f"bias{layer}"] = bias.requires_grad_()
         return parameters
@@ -155,11 +209,15 @@ class MLP:
             for i in range(len(self.sizes) - 1)
             for kind in ("weight", "bias")
         ]
-        if self.activation is torch.relu:
-            return perceptron(hidden, *layers)
-        for i in range(0, len(layers), 2):
+        if self.activation in (torch.relu, mish) and not self.layer_norm:
+            return perceptron(hidden, *layers, activation=self.activation)
+        for i in range(len(self.sizes) - 1):
             hidden = self.activation(hidden) if i else hidden
-            hidden = perceptron(hidden, *layers[i : i + 2])
+            if i and self.layer_norm:
+                hidden = torch.nn.functional.layer_norm(hidden, self.sizes[i : i + 1], eps=1e-6)
+                scale, shift = parameters[f"scale{i - 1}"], parameters[f"shift{i - 1}"]
+                hidden = torch.addcmul(shift, hidden, scale)
+            hidden = perceptron(hidden, *layers[2 * i : 2 * i + 2])
         return hidden
 
 
@@ -181,10 +239,17 @@ class TwinQ:
 
     @classmethod
     def build(
-        cls, observation: int, action: int, hidden: Sequence[int], gain: float | None = None
+        cls,
+        observation: int,
+        action: int,
+        hidden: Sequence[int],
+        gain: float | None = None,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+        **options: Any,
     ) -> TwinQ:
-        """Networks (s, a) -> hidden -> 1; ``gain`` as in :class:`MLP`."""
-        return cls(MLP((observation + action, *hidden, 1), copies=2, gain=gain))
+        """Networks (s, a) -> hidden -> 1; ``gain`` and what follows as in :class:`MLP`."""
+        sizes = (observation + action, *hidden, 1)
+        return cls(MLP(sizes, copies=2, activation=activation, gain=gain, **options))
 
     def init(self, noise: Noise) -> Parameters:
         """Draws parameters of both networks."""
@@ -197,7 +262,18 @@ class TwinQ:
     def first(self, parameters: Parameters, observations: Tensor, actions: Tensor) -> Tensor:
         """The first network's values ``[S, B]``, without computing the second's."""
         one = {name: value[:, 0] for name, value in parameters.items()}
-        single = MLP(self.mlp.sizes, activation=self.mlp.activation)
+        return self._single(one, observations, actions)
+
+    def chosen(
+        self, parameters: Parameters, which: Tensor, observations: Tensor, actions: Tensor
+    ) -> Tensor:
+        """The values ``[S, B]`` of network ``which`` ``[S]`` (0 or 1, each seed its own) alone."""
+        seeds = torch.arange(len(which), device=which.device)
+        one = {name: value[seeds, which] for name, value in parameters.items()}
+        return self._single(one, observations, actions)
+
+    def _single(self, one: Parameters, observations: Tensor, actions: Tensor) -> Tensor:
+        single = replace(self.mlp, copies=None)
         return single(one, torch.cat([observations, actions], -1)).squeeze(-1)
 
 

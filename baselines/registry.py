@@ -29,8 +29,13 @@ from baselines.contract import DERIVED_FIELDS, TRANSITION_FIELDS, WINDOW_FIELDS,
 GROUP = "fastq_bench.agents"
 BUILT_IN = {
     "bc": "baselines.bc:BC",
+    "cql": "baselines.cql:CQL",
+    "diffusion_ql": "baselines.diffusion_ql:DiffusionQL",
+    "dt": "baselines.dt:DT",
     "iql": "baselines.iql:IQL",
+    "qt": "baselines.qt:QT",
     "random": "baselines.random_policy:Random",
+    "rebrac": "baselines.rebrac:ReBRAC",
     "td3_bc": "baselines.td3_bc:TD3BC",
 }
 MEMBERS = ("Config", "version", "needs", "update", "act", "state_dict", "load_state_dict")

@@ -1,12 +1,15 @@
 """Training speed on one core: our agents, and the same algorithms as they are commonly written.
 
-    python benchmarks/agents.py [--seconds 3] [--stacks 1 5]
+    python benchmarks/agents.py [AGENT ...] [--seconds 3] [--stacks 1 5]
 
-Prints, for each agent and stack size, seed-updates per second, the arithmetic of an update, and how
-near that comes to the core's limit: 256 x 256 products by ``torch.mm``, and by the product our
-networks use. The plain versions (``nn.Module``, ``loss.backward()``, ``torch.optim``) run in turn
-with ours, in the same process and with the same memory settings, so that the ratio is a fair one.
-Batches are prepared beforehand and left out.
+Prints, for each agent and stack size, seed-updates per second of processor time, the arithmetic of
+an update, and how near that comes to the core's limit: 256 x 256 products by ``torch.mm``, and by
+the product our networks use. The plain versions (``nn.Module``, ``loss.backward()``,
+``torch.optim``) run in turn with ours, in the same process and with the same memory settings, so
+that the ratio is a fair one. Batches are prepared beforehand and left out.
+
+Agents run at their defaults, the published sizes, on hopper's spaces. A new one is a line in
+``AGENTS``: the multiplications and additions of an update, counted from its docs page.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,22 +30,24 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from baselines import nets
-from baselines.contract import Batch, Phase, Spec
+from baselines.config import UsageError, check_name
+from baselines.contract import Batch, Needs, Phase, Spec
 from baselines.registry import Registry
 from suites.launch import WORKER_ENVIRONMENT
 
 OBSERVATION, ACTION, HIDDEN, BATCH = 11, 3, 256, 256  # hopper, the published networks
+HORIZON, BEST_RETURN = 1000, 3200.0  # hopper, too
 ROUNDS = 12  # every contestant runs this often, in turn; its best round counts
 
 
 # The plain versions --------------------------------------------------------------------------
 
 
-def mlp(*sizes: int) -> nn.Sequential:
-    """Linear layers with rectifiers between them."""
+def mlp(*sizes: int, between: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linear layers with rectifiers, or others, between them."""
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(sizes):
-        layers += [nn.Linear(a, b), nn.ReLU()]
+        layers += [nn.Linear(a, b), between()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -139,17 +145,169 @@ class PlainIQL(Plain):
         self.schedule.step()
 
 
+class PlainCQL(Plain):
+    """CQL as in most repositories: every state is repeated for each of its sampled actions."""
+
+    SAMPLES = 10
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.policy = mlp(OBSERVATION, HIDDEN, HIDDEN, 2 * ACTION)
+        self.log_alpha = nn.Parameter(torch.zeros(()))
+        self.policy_adam = torch.optim.Adam(self.policy.parameters(), lr=3e-4)
+        self.alpha_adam = torch.optim.Adam([self.log_alpha], lr=3e-4)
+
+    def sample(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.policy(observations).chunk(2, -1)
+        normal = torch.distributions.Normal(mean, (log_std - 1).clamp(-20, 2).exp())
+        raw = normal.rsample()
+        slope = 2 * (np.log(2) - raw - nn.functional.softplus(-2 * raw))
+        return raw.tanh(), (normal.log_prob(raw) - slope).sum(-1)
+
+    def update(self, batch: Batch) -> None:
+        states, actions, following = (
+            batch[n] for n in ("observations", "actions", "next_observations")
+        )
+        chosen, log_prob = self.sample(states)
+        alpha_loss = -(self.log_alpha * (log_prob.detach() - ACTION)).mean()
+        joined = torch.cat([states, chosen], 1)
+        smallest = torch.min(self.q1(joined), self.q2(joined)).squeeze(1)
+        policy_loss = (self.log_alpha.exp().detach() * log_prob - smallest).mean()
+
+        with torch.no_grad():
+            values = self.smallest_target(following, self.sample(following)[0])
+            target = batch["rewards"] + 0.99 * (1 - batch["terminations"]) * values
+        repeated = states.repeat_interleave(self.SAMPLES, 0)
+        uniform = torch.rand(len(repeated), ACTION) * 2 - 1
+        now = self.sample(repeated)
+        then = self.sample(following.repeat_interleave(self.SAMPLES, 0))
+        loss = self.critic_loss(batch, target)
+        for q in (self.q1, self.q2):
+            columns = []
+            for sampled, density in ((uniform, ACTION * np.log(0.5)), now, then):
+                worth = q(torch.cat([repeated, sampled.detach()], 1)).squeeze(1)
+                density = density.detach() if isinstance(density, Tensor) else density
+                columns.append((worth - density).reshape(len(states), -1))
+            logged = q(torch.cat([states, actions], 1)).squeeze(1)
+            loss = loss + 5 * (torch.cat(columns, 1).logsumexp(1) - logged).mean()
+        self.descend(self.alpha_adam, alpha_loss)
+        self.descend(self.policy_adam, policy_loss)
+        self.descend(self.critic_adam, loss)
+        follow(self.q1_target, self.q1, 0.005)
+        follow(self.q2_target, self.q2, 0.005)
+
+
+class PlainDiffusionQL:
+    """Diffusion-QL as in most repositories."""
+
+    STEPS, FEATURES = 5, 16
+
+    def __init__(self) -> None:
+        wide = (HIDDEN, HIDDEN, HIDDEN)
+        self.actor = nn.ModuleDict(
+            {
+                "time": mlp(self.FEATURES, 2 * self.FEATURES, self.FEATURES, between=nn.Mish),
+                "noise": mlp(OBSERVATION + ACTION + self.FEATURES, *wide, ACTION, between=nn.Mish),
+            }
+        )
+        self.critics = nn.ModuleList(
+            mlp(OBSERVATION + ACTION, *wide, 1, between=nn.Mish) for _ in range(2)
+        )
+        self.actor_ema, self.critics_target = map(copy.deepcopy, (self.actor, self.critics))
+        self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=3e-4)
+        self.critic_adam = torch.optim.Adam(self.critics.parameters(), lr=3e-4)
+        t = torch.arange(1, self.STEPS + 1)
+        self.alphas = torch.exp(-0.1 / self.STEPS - 4.95 * (2 * t - 1) / self.STEPS**2)
+        self.kept = self.alphas.cumprod(0)
+        self.before = torch.cat([torch.ones(1), self.kept[:-1]])
+        self.updates = 0
+
+    def predict(self, actor: nn.ModuleDict, noisy: Tensor, k: Tensor, states: Tensor) -> Tensor:
+        half = self.FEATURES // 2
+        angles = k[:, None] * torch.exp(torch.arange(half) * -(np.log(10_000) / (half - 1)))
+        times = actor["time"](torch.cat([angles.sin(), angles.cos()], 1))
+        return actor["noise"](torch.cat([noisy, times, states], 1))
+
+    def sample(self, actor: nn.ModuleDict, states: Tensor) -> Tensor:
+        noisy = torch.randn(len(states), ACTION)
+        for step in reversed(range(self.STEPS)):
+            k = torch.full((len(states),), step)
+            alpha, kept, before = (x[k][:, None] for x in (self.alphas, self.kept, self.before))
+            predicted = self.predict(actor, noisy, k, states)
+            start = ((noisy - (1 - kept).sqrt() * predicted) / kept.sqrt()).clamp(-1, 1)
+            mean = before.sqrt() * (1 - alpha) / (1 - kept) * start
+            mean = mean + alpha.sqrt() * (1 - before) / (1 - kept) * noisy
+            deviation = ((1 - alpha) * (1 - before) / (1 - kept)).sqrt()
+            noisy = mean + deviation * torch.randn_like(noisy)
+        return noisy.clamp(-1, 1)
+
+    @staticmethod
+    def values(critics: nn.ModuleList, states: Tensor, actions: Tensor) -> list[Tensor]:
+        joined = torch.cat([states, actions], 1)
+        return [critic(joined).squeeze(1) for critic in critics]
+
+    def update(self, batch: Batch) -> None:
+        mse, clip = nn.functional.mse_loss, nn.utils.clip_grad_norm_
+        states, actions, following = (
+            batch[n] for n in ("observations", "actions", "next_observations")
+        )
+        with torch.no_grad():
+            next_actions = self.sample(self.actor_ema, following)
+            smallest = torch.min(*self.values(self.critics_target, following, next_actions))
+            target = batch["rewards"] + 0.99 * (1 - batch["terminations"]) * smallest
+        self.critic_adam.zero_grad()
+        sum(mse(q, target) for q in self.values(self.critics, states, actions)).backward()
+        clip(self.critics.parameters(), 5.0)
+        self.critic_adam.step()
+
+        k, noise = torch.randint(self.STEPS, (len(states),)), torch.randn_like(actions)
+        kept = self.kept[k][:, None]
+        noisy = kept.sqrt() * actions + (1 - kept).sqrt() * noise
+        cloning = mse(self.predict(self.actor, noisy, k, states), noise)
+        both = self.values(self.critics, states, self.sample(self.actor, states))
+        i = np.random.default_rng(self.updates).integers(2)
+        loss = cloning - both[i].mean() / both[1 - i].abs().mean().detach()
+        self.actor_adam.zero_grad()
+        loss.backward()
+        clip(self.actor.parameters(), 5.0)
+        self.actor_adam.step()
+        if self.updates % 5 == 0:
+            follow(self.actor_ema, self.actor, 0.005)
+        follow(self.critics_target, self.critics, 0.005)
+        self.updates += 1
+
+
 # Arithmetic ----------------------------------------------------------------------------------
 
 
-def forward(inputs: int, outputs: int) -> float:
-    """Multiplications and additions of one network's forward pass."""
-    return 2.0 * BATCH * (inputs * HIDDEN + HIDDEN * HIDDEN + HIDDEN * outputs)
+def forward(inputs: int, outputs: int, layers: int = 2, rows: int = BATCH) -> float:
+    """Multiplications and additions of one network's forward pass; ``layers`` hidden ones."""
+    return 2.0 * rows * HIDDEN * (inputs + (layers - 1) * HIDDEN + outputs)
 
 
-def train(inputs: int, outputs: int) -> float:
+def train(inputs: int, outputs: int, layers: int = 2, rows: int = BATCH) -> float:
     """Forward, gradients of all weights, and of all inputs but the network's own."""
-    return 3 * forward(inputs, outputs) - 2.0 * BATCH * inputs * HIDDEN
+    return 3 * forward(inputs, outputs, layers, rows) - 2.0 * rows * inputs * HIDDEN
+
+
+def reach(inputs: int, outputs: int, layers: int = 2, rows: int = BATCH) -> float:
+    """Forward, and gradients of the inputs alone."""
+    return 2 * forward(inputs, outputs, layers, rows)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An agent of the registry.
+
+    Attributes:
+        flop: what the algorithm needs per update and seed.
+        plain: the same algorithm as it is commonly written, if it is here.
+        plain_flop: what that needs; it also makes gradients that nobody uses, not counted.
+    """
+
+    flop: float
+    plain: Callable[[], Any] | None = None
+    plain_flop: float | None = None
 
 
 JOINED = OBSERVATION + ACTION
@@ -157,7 +315,7 @@ TD3_BC = (
     forward(OBSERVATION, ACTION)  # the next action
     + 2 * forward(JOINED, 1)  # its values
     + 2 * train(JOINED, 1)  # both critics
-    + (train(OBSERVATION, ACTION) + 2 * forward(JOINED, 1)) / 2  # every second time: the policy,
+    + (train(OBSERVATION, ACTION) + reach(JOINED, 1)) / 2  # every second time: the policy,
 )  # and one critic there and back to its inputs
 IQL = (
     2 * forward(JOINED, 1)  # target values
@@ -166,81 +324,152 @@ IQL = (
     + train(OBSERVATION, ACTION)  # the policy
     + 2 * train(JOINED, 1)  # both critics
 )
-ARITHMETIC = {"bc": train(OBSERVATION, ACTION), "td3_bc": TD3_BC, "iql": IQL}
-# What the algorithm needs; the plain version also makes gradients that nobody uses. Plain IQL takes
-# advantages before the value's step, which saves a pass.
-PLAIN_ARITHMETIC = {"td3_bc": TD3_BC, "iql": IQL - forward(OBSERVATION, 1)}
+EVERY = 31 * BATCH  # the logged action and thirty sampled ones
+CQL = (
+    train(OBSERVATION, 2 * ACTION)  # the policy
+    + forward(OBSERVATION, 2 * ACTION)  # and at s'
+    + 2 * forward(JOINED, 1)  # the next action's values
+    + 2 * reach(JOINED, 1)  # the policy's action, through both critics
+    # Both critics; the states' share of the first layer is computed once per state.
+    + 2 * (train(ACTION, 1, 2, EVERY) + 4.0 * BATCH * OBSERVATION * HIDDEN)
+)
+REBRAC = (
+    forward(OBSERVATION, ACTION, 3, 1024)  # as TD3_BC, deeper, in larger batches,
+    + 2 * forward(JOINED, 1, 3, 1024)
+    + 2 * train(JOINED, 1, 3, 1024)
+    + (train(OBSERVATION, ACTION, 3, 1024) + 2 * reach(JOINED, 1, 3, 1024)) / 2  # both critics
+)
+NOISY = JOINED + 16  # inputs of the noise model
+DIFFUSION_QL = (
+    5 * forward(NOISY, ACTION, 3)  # the next action, in five steps
+    + 2 * forward(JOINED, 1, 3)  # its values
+    + 2 * train(JOINED, 1, 3)  # both critics
+    + train(NOISY, ACTION, 3)  # the noise model on the data
+    + 5 * train(NOISY, ACTION, 3)  # the policy's action there and back,
+    + reach(JOINED, 1, 3)  # through one critic
+    + forward(JOINED, 1, 3)  # and the other's size
+)
+
+
+def transformer(width: int, layers: int, steps: int) -> float:
+    """A pass over one window of ``steps`` steps; in the last block, of what is read there alone."""
+    tokens = 3 * steps - 1
+    block = tokens * (12 * width**2 + 2 * tokens * width)
+    last = 2 * tokens * width**2 + steps * (10 * width**2 + 2 * tokens * width)
+    return 2.0 * ((layers - 1) * block + last)
+
+
+AGENTS = {
+    "bc": Contestant(train(OBSERVATION, ACTION)),
+    "td3_bc": Contestant(TD3_BC, PlainTD3BC, TD3_BC),
+    # Plain IQL takes advantages before the value's step, which saves a pass.
+    "iql": Contestant(IQL, PlainIQL, IQL - forward(OBSERVATION, 1)),
+    "cql": Contestant(CQL, PlainCQL),
+    "rebrac": Contestant(REBRAC),
+    "diffusion_ql": Contestant(DIFFUSION_QL, PlainDiffusionQL, DIFFUSION_QL),
+    "dt": Contestant(3 * 64 * transformer(128, 3, 20)),
+}
 
 
 # Measuring -----------------------------------------------------------------------------------
 
 
 def rate(function: Callable[[int], Any], seconds: float) -> float:
-    """Calls per second over about ``seconds``."""
-    count, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < seconds:
+    """Calls per second of processor time, over about ``seconds``.
+
+    Processor time, because a core that others use, too, would else seem slow.
+    """
+    count, started = 0, time.process_time()
+    while (elapsed := time.process_time() - started) < seconds or not count:
         function(count)
         count += 1
     return count / elapsed
 
 
-def make_batches(stack: int) -> list[Batch]:
-    """A few batches ``[S, B, ...]`` of made-up transitions."""
+def make_batches(needs: Needs, stack: int, count: int = 4) -> list[Batch]:
+    """A few batches of made-up transitions ``[S, B, ...]`` or windows ``[S, B, K, ...]``."""
     generator = torch.Generator().manual_seed(0)
+    lead = (stack, needs.batch_size) + (() if needs.window is None else (needs.window,))
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(stack, BATCH, *shape, generator=generator)
+        return torch.randn(*lead, *shape, generator=generator)
 
-    return [
-        {
-            "observations": normal(OBSERVATION),
-            "actions": normal(ACTION).tanh(),
-            "rewards": normal(),
-            "next_observations": normal(OBSERVATION),
-            "terminations": (normal() > 2).float(),
-        }
-        for _ in range(8)
-    ]
+    def field(name: str) -> Tensor:
+        if name == "actions":
+            return normal(ACTION).tanh()
+        if name in ("observations", "next_observations"):
+            return normal(OBSERVATION)
+        if name in ("terminations", "truncations"):
+            ends = (normal() > 2).float()
+            if needs.window is not None:
+                ends[..., :-1] = 0  # a window ends with its episode
+            return ends
+        if name == "mask":
+            return torch.ones(lead)
+        if name == "timesteps":
+            return torch.arange(needs.window or 1).expand(lead).contiguous()
+        return normal()  # rewards and returns
+
+    return [{name: field(name) for name in needs.fields} for _ in range(count)]
 
 
 def ours(name: str, stack: int) -> Callable[[int], Any]:
     """An update of one of our agents."""
     cls = Registry().get(name)
+    config = cls.Config()
     spec = Spec(
         spaces.Box(-np.inf, np.inf, (OBSERVATION,)),
         spaces.Box(-1, 1, (ACTION,)),
         (Phase("offline", 1_000_000),),
+        horizon=HORIZON,
+        statistics={
+            "transitions": 1e6,
+            "episodes": 1e3,
+            "return_mean": BEST_RETURN / 2,
+            "return_best": BEST_RETURN,
+            "return_worst": 0.0,
+            "reward_scale": 1.0,
+        },
     )
-    agent, batches = cls(spec, cls.Config(), range(stack)), make_batches(stack)
-    return lambda i: agent.update(batches[i % 8], "offline")
+    agent, batches = cls(spec, config, range(stack)), make_batches(cls.needs(config), stack)
+    return lambda i: agent.update(batches[i % len(batches)], "offline")
 
 
-def plain(agent: Any) -> Callable[[int], Any]:
+def plain(agent: Any, needs: Needs) -> Callable[[int], Any]:
     """An update of a plain version."""
-    batches = [{field: value[0] for field, value in b.items()} for b in make_batches(1)]
-    return lambda i: agent.update(batches[i % 8])
+    batches = [{f: value[0] for f, value in b.items()} for b in make_batches(needs, 1)]
+    return lambda i: agent.update(batches[i % len(batches)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description="Training speed of the agents on one core.")
+    parser.add_argument("agents", nargs="*", metavar="AGENT", help="default: all counted here")
     parser.add_argument("--seconds", type=float, default=3.0, help="per contestant")
     parser.add_argument("--stacks", type=int, nargs="+", default=[1, 5], help="seeds in a stack")
     options = parser.parse_args(arguments)
+    try:
+        names = [check_name(name, AGENTS, "agent") for name in options.agents or AGENTS]
+    except UsageError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
 
     a, b, c = (torch.randn(256, 256) for _ in range(3))
     contestants: dict[tuple[str, int], Callable[[int], Any]] = {
         ("torch.mm", 0): lambda i: torch.mm(a, b, out=c),
         ("our product", 0): lambda i: nets._product(a, b.mT),
-        ("plain td3_bc", 1): plain(PlainTD3BC()),
-        ("plain iql", 1): plain(PlainIQL()),
     }
-    for name in ARITHMETIC:
+    work: dict[str, float] = {}
+    for name in names:
+        agent, cls = AGENTS[name], Registry().get(name)
+        if agent.plain is not None:
+            contestants[f"plain {name}", 1] = plain(agent.plain(), cls.needs(cls.Config()))
+            work[f"plain {name}"] = agent.plain_flop or agent.flop
         for stack in options.stacks:
             contestants[name, stack] = ours(name, stack)
+        work[name] = agent.flop
     for update in contestants.values():
-        for i in range(10):
+        for i in range(3):
             update(i)
     best = dict.fromkeys(contestants, 0.0)
     for _ in range(ROUNDS):
@@ -256,14 +485,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for (name, stack), found in best.items():
         if not stack:
             continue
-        bare = name.removeprefix("plain ")
-        work = (ARITHMETIC if bare == name else PLAIN_ARITHMETIC)[bare]
-        speed = found * stack
-        reference = best.get((f"plain {bare}", 1))
+        speed, need = found * stack, work[name]
+        reference = best.get((f"plain {name.removeprefix('plain ')}", 1))
         ratio = f"{speed / reference:.2f}" if reference else ""
         print(
-            f"| {name} | {stack} | {speed:.0f} | {work / 1e9:.2f} | {speed * work / limit:.0%} | "
-            f"{speed * work / fastest:.0%} | {ratio} |"
+            f"| {name} | {stack} | {speed:.3g} | {need / 1e9:.2f} | {speed * need / limit:.0%} | "
+            f"{speed * need / fastest:.0%} | {ratio} |"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -59,11 +60,17 @@ def test_twin_q_equals_two_networks() -> None:
         expected = plain(parameters, i, member)(joined[i]).squeeze(-1)
         torch.testing.assert_close(values[i, member], expected)
     torch.testing.assert_close(twin.first(parameters, observations, actions), values[:, 0])
+    which = torch.tensor([1, 0])
+    chosen = twin.chosen(parameters, which, observations, actions)
+    torch.testing.assert_close(chosen, values[torch.arange(2), which])
 
 
 @pytest.mark.parametrize("lead", [(1,), (3,), (2, 2)])
 @pytest.mark.parametrize("sizes", [(3, 4), (3, 5, 1), (3, 4, 5, 2)])
-def test_gradients_of_a_perceptron(lead: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("activation", [torch.relu, nets.mish])
+def test_gradients_of_a_perceptron(
+    lead: tuple[int, ...], sizes: tuple[int, ...], activation: object
+) -> None:
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -72,7 +79,25 @@ def test_gradients_of_a_perceptron(lead: tuple[int, ...], sizes: tuple[int, ...]
     arguments = [draw(*lead, 6, 3)]
     for width, out in itertools.pairwise(sizes):
         arguments += [draw(*lead, width, out), draw(*lead, 1, out)]
-    assert torch.autograd.gradcheck(perceptron, arguments)
+    apply = functools.partial(perceptron, activation=activation)
+    assert torch.autograd.gradcheck(apply, arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mish_equals_torchs(dtype: torch.dtype) -> None:
+    """Far out too, with its derivative and without, through a layer of weight 1."""
+    x = torch.tensor([-200.0, -50, -20, -3, -1e-3, 0, 0.5, 4, 19, 21, 50, 200], dtype=dtype)
+    x = x.reshape(1, -1, 1).requires_grad_()
+    one, nought = torch.ones(1, 1, 1, dtype=dtype), torch.zeros(1, 1, 1, dtype=dtype)
+    expected = torch.nn.functional.mish(x)
+    found = perceptron(x, one, nought, one, nought, activation=nets.mish)
+    with torch.no_grad():
+        quick = perceptron(x, one, nought, one, nought, activation=nets.mish)
+    tolerance = {"rtol": 1e-6, "atol": 1e-6}
+    torch.testing.assert_close(found, expected, **tolerance)
+    torch.testing.assert_close(quick, expected, **tolerance)
+    slopes = (torch.autograd.grad(y.sum(), x)[0] for y in (found, expected))
+    torch.testing.assert_close(*slopes, **tolerance)
 
 
 def test_no_product_is_made_for_gradients_that_nobody_needs(
@@ -102,8 +127,9 @@ def test_a_step_between_forward_and_backward_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("out", [1, 3, 32])
-def test_float32_products_equal_float64_ones(out: int) -> None:
+def test_float32_products_equal_float64_ones(out: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN's products, forward and backward, against plain ones; on, off, and in float64."""
+    monkeypatch.setattr(nets, "_avx512", True)
     mlp = MLP((14, 32, 32, out), copies=2)
     results = []
     for dtype, enabled in ((torch.float64, True), (torch.float32, False), (torch.float32, True)):

@@ -1,33 +1,33 @@
-"""The algorithms against numpy written from the docs' equations, and mutants that must not agree.
-
-The oracle trains one seed with its own forward pass, backward pass and Adam, in float64; the agent
-trains a stack. After a few updates every weight, target and metric must be the same.
-"""
+"""Agents against numpy written from their docs' equations, and mutants that must not agree."""
 
 from __future__ import annotations
 
-import importlib
-import types
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from gymnasium import spaces
+from oracles import (
+    BATCH,
+    OBSERVATION,
+    SEEDS,
+    UPDATES,
+    Array,
+    Mutant,
+    NumpyAdam,
+    Oracle,
+    acting_step,
+    backward,
+    compare,
+    follow,
+    forward,
+    load,
+    make_spec,
+    mutant_name,
+    shake,
+    to_box,
+)
 
-from baselines.common import Noise
-from baselines.contract import Batch, Phase, Spec
-
-Array = npt.NDArray[np.float64]
-Weights = dict[str, Array]
-
-SEEDS, BATCH, OBSERVATION = (5, 9), 12, 4
-LOW, HIGH = np.array([-0.5, -3.0]), np.array([1.5, -1.0])
-UPDATES = 7
 CONFIGS: dict[str, dict[str, Any]] = {
     "bc": {"hidden": (6, 5), "lr": 0.01},
     # Large noise and small clips, so that every clip acts on a part of the batch.
@@ -49,86 +49,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "expectile": 0.8,
     },
 }
-CLASSES = {"bc": "BC", "td3_bc": "TD3BC", "iql": "IQL"}
-
-
-# The oracle ----------------------------------------------------------------------------------
-
-
-def forward(weights: Weights, inputs: Array) -> list[Array]:
-    """Inputs of every layer, then the output; rectifiers between layers."""
-    seen, layers = [inputs], sum(name.startswith("weight") for name in weights)
-    for i in range(layers):
-        out = seen[-1] @ weights[f"weight{i}"] + weights[f"bias{i}"][0]
-        seen.append(np.maximum(out, 0) if i < layers - 1 else out)
-    return seen
-
-
-def backward(weights: Weights, seen: list[Array], gradient: Array) -> tuple[Weights, Array]:
-    """Gradients of the weights and of the inputs, from the gradient of the output."""
-    found = {}
-    for i in reversed(range(len(seen) - 1)):
-        found[f"weight{i}"] = seen[i].T @ gradient
-        found[f"bias{i}"] = gradient.sum(0, keepdims=True)
-        gradient = gradient @ weights[f"weight{i}"].T
-        if i:
-            gradient = gradient * (seen[i] > 0)
-    return found, gradient
-
-
-@dataclass
-class NumpyAdam:
-    """Adam (Kingma & Ba 2015, algorithm 1)."""
-
-    lr: float
-    count: int = 0
-    moments: dict[str, tuple[Array, Array]] = field(default_factory=dict)
-
-    def step(self, weights: Weights, gradients: Weights, rate: float = 1.0) -> None:
-        self.count += 1
-        for name, g in gradients.items():
-            m, v = self.moments.get(name, (np.zeros_like(g), np.zeros_like(g)))
-            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-            self.moments[name] = m, v
-            m_hat, v_hat = m / (1 - 0.9**self.count), v / (1 - 0.999**self.count)
-            weights[name] = weights[name] - rate * self.lr * m_hat / (np.sqrt(v_hat) + 1e-8)
-
-
-def follow(targets: Weights, weights: Weights, tau: float) -> None:
-    for name, value in weights.items():
-        targets[name] = (1 - tau) * targets[name] + tau * value
-
-
-def take(agent: Any, part: str, seed: int, member: int | None = None) -> Weights:
-    """One seed's weights (of one ensemble member) as float64 arrays."""
-    values = {name: v.detach()[seed].numpy().copy() for name, v in getattr(agent, part).items()}
-    return values if member is None else {name: v[member] for name, v in values.items()}
-
-
-class Oracle:
-    """What the oracles share: one seed's copy of the agent's weights."""
-
-    nets: tuple[str, ...] = ("actor",)
-    twins: tuple[str, ...] = ()
-
-    def __init__(self, agent: Any, seed: int) -> None:
-        self.c, self.count = agent.config if hasattr(agent, "config") else None, 0
-        for name in self.nets:
-            setattr(self, name, take(agent, name, seed))
-        for name in self.twins:
-            setattr(self, name, [take(agent, name, seed, member) for member in (0, 1)])
-
-    def compare(self, agent: Any, seed: int) -> None:
-        for name in self.nets:
-            self._same(name, getattr(self, name), take(agent, name, seed))
-        for name in self.twins:
-            for member, mine in enumerate(getattr(self, name)):
-                self._same(name, mine, take(agent, name, seed, member))
-
-    @staticmethod
-    def _same(part: str, mine: Weights, theirs: Weights) -> None:
-        for name, value in mine.items():
-            np.testing.assert_allclose(theirs[name], value, 1e-8, 1e-8, err_msg=f"{part} {name}")
 
 
 class BCOracle(Oracle):
@@ -262,131 +182,44 @@ ORACLES: dict[str, type[Any]] = {"bc": BCOracle, "td3_bc": TD3BCOracle, "iql": I
 # The comparison ------------------------------------------------------------------------------
 
 
-def make_spec(updates: int = UPDATES) -> Spec:
-    return Spec(
-        spaces.Box(-np.inf, np.inf, (OBSERVATION,), np.float64),
-        spaces.Box(LOW, HIGH, dtype=np.float64),
-        phases=(Phase("offline", updates),),
-        dtype="float64",
-    )
-
-
-def make_batch(number: int) -> Batch:
-    """Rows that end by termination, by truncation, and not at all."""
-    rng = np.random.default_rng(number)
-    shape = (len(SEEDS), BATCH)
-    ended = np.tile(np.arange(BATCH) % 3, (len(SEEDS), 1))
-    arrays = {
-        "observations": rng.normal(size=(*shape, OBSERVATION)),
-        "actions": rng.uniform(LOW, HIGH, (*shape, 2)),
-        "rewards": rng.normal(size=shape),
-        "next_observations": rng.normal(size=(*shape, OBSERVATION)),
-        "terminations": (ended == 0).astype(float),
-        "truncations": (ended == 1).astype(float),
-    }
-    return {name: torch.from_numpy(value) for name, value in arrays.items()}
-
-
-def build(cls: type[Any], name: str) -> Any:
-    """An agent whose weights are large and whose targets and log std are away from their start."""
-    agent = cls(make_spec(), cls.Config(**CONFIGS[name]), SEEDS)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for part in agent.parts.values():
-            if isinstance(part, dict):
-                for key, value in part.items():
-                    if key.startswith(("weight", "bias", "log_std")):
-                        value += 0.4 * torch.randn(
-                            value.shape, generator=generator, dtype=value.dtype
-                        )
-        if name == "iql":
-            agent.actor["log_std"][:, 0, 0] = 2.5  # beyond its limit: no gradient
-    return agent
-
-
-def compare(cls: type[Any], name: str) -> None:
-    """Trains agent and oracle side by side.
+def agrees(cls: type[Any], name: str) -> None:
+    """Trains agent and oracles side by side, and asks the agent to act.
 
     Raises:
         AssertionError: where they first differ.
     """
-    agent = build(cls, name)
+    agent = cls(make_spec(), cls.Config(**CONFIGS[name]), SEEDS)
+    shake(agent)
+    if name == "iql":
+        with torch.no_grad():
+            agent.actor["log_std"][:, 0, 0] = 2.5  # beyond its limit: no gradient
     oracles = [ORACLES[name](agent, i) for i in range(len(SEEDS))]
-    noise = Noise.for_seeds(SEEDS, "update", dtype=torch.float64)
-    for number in range(UPDATES):
-        batch = make_batch(number)
-        metrics = agent.update(batch, "offline")
-        draws = noise.normal(BATCH, 2).numpy()
-        for i, oracle in enumerate(oracles):
-            mine = {key: value[i].numpy() for key, value in batch.items()}
-            mine["unit"] = 2 * (mine["actions"] - LOW) / (HIGH - LOW) - 1
-            for key, value in oracle.update(mine, draws[i]).items():
-                np.testing.assert_allclose(metrics[key][i].item(), value, 1e-8, 1e-8, err_msg=key)
+    compare(agent, oracles, lambda noise: [noise.normal(BATCH, 2)])
     for i, oracle in enumerate(oracles):
-        oracle.compare(agent, i)
         act(agent, oracle, i, name)
 
 
 def act(agent: Any, oracle: Any, seed: int, name: str) -> None:
     """The evaluated action is the policy's mean, mapped to the box."""
-    observations = make_batch(99)["observations"]
-    noise = Noise.for_episodes(SEEDS, "evaluation", 0, range(BATCH), dtype=torch.float64)
-    first = torch.ones(observations.shape[:2], dtype=torch.bool)
-    step = {
-        "observations": observations,
-        "rewards": torch.zeros(first.shape, dtype=torch.float64),
-        "first": first,
-        "active": first,
-        "noise": noise,
-    }
-    unit = np.tanh(forward(oracle.actor, observations[seed].numpy())[-1])
-    expected = LOW + (unit + 1) / 2 * (HIGH - LOW)
-    np.testing.assert_allclose(agent.act(step)[0][seed].numpy(), expected, 1e-8, 1e-8)
+    step = acting_step()
+    unit = np.tanh(forward(oracle.actor, step["observations"][seed].numpy())[-1])
+    np.testing.assert_allclose(agent.act(step)[0][seed].numpy(), to_box(unit), 1e-8, 1e-8)
     if name == "bc":
         return
-    draws = noise.normal(2)[seed].numpy()
-    noise.load_state_dict(Noise.for_episodes(SEEDS, "evaluation", 0, range(BATCH)).state_dict())
-    std = 0.1 if name == "td3_bc" else np.exp(np.clip(oracle.actor["log_std"][0], -5, 2))
-    expected = LOW + (np.clip(unit + std * draws, -1, 1) + 1) / 2 * (HIGH - LOW)
     explored = agent.act(step, explore=True)[0][seed].numpy()
-    np.testing.assert_allclose(explored, expected, 1e-8, 1e-8)
+    draws = acting_step()["noise"].normal(2)[seed].numpy()
+    std = 0.1 if name == "td3_bc" else np.exp(np.clip(oracle.actor["log_std"][0], -5, 2))
+    np.testing.assert_allclose(explored, to_box(unit + std * draws), 1e-8, 1e-8)
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_agent_equals_the_numpy_oracle(name: str) -> None:
-    compare(load(name), name)
+    agrees(load(name), name)
 
 
 # Mutants -------------------------------------------------------------------------------------
 
 
-Edit = tuple[str, str]  # old text, new text
-
-
-def rebuild(module: str, edits: Sequence[Edit] = ()) -> types.ModuleType:
-    """A fresh copy of a module of ``baselines`` with some of its text replaced."""
-    original = importlib.import_module(f"baselines.{module}")
-    text = Path(str(original.__file__)).read_text()
-    for old, new in edits:
-        assert old in text, f"{module} no longer contains {old!r}: rewrite this mutant"
-        text = text.replace(old, new)
-    copy = types.ModuleType(original.__name__)
-    exec(compile(text, str(original.__file__), "exec"), copy.__dict__)
-    return copy
-
-
-def load(name: str, module: str = "", edits: Sequence[Edit] = ()) -> type[Any]:
-    """The agent's class, from a copy of its module, with a mutant in it or in a module it uses."""
-    if module in ("", name):
-        return vars(rebuild(name, edits))[CLASSES[name]]
-    mutant, agent = vars(rebuild(module, edits)), vars(rebuild(name))
-    for key in mutant.keys() & agent.keys():
-        if getattr(mutant[key], "__module__", "") == f"baselines.{module}":
-            agent[key] = mutant[key]
-    return agent[CLASSES[name]]
-
-
-Mutant = tuple[Any, ...]  # agent, module, edits
 MUTANTS: list[Mutant] = [
     # sign
     ("bc", "bc", ('- self.box.unscale(batch["actions"])', '+ self.box.unscale(batch["actions"])')),
@@ -482,11 +315,11 @@ MUTANTS: list[Mutant] = [
 ]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m[0]}: {m[2][0]} -> {m[2][1]}"[:70])
+@pytest.mark.parametrize("mutant", MUTANTS, ids=mutant_name)
 def test_the_oracle_kills(mutant: Mutant) -> None:
     name, module, *edits = mutant
     with pytest.raises(AssertionError):
-        compare(load(name, module, edits), name)
+        agrees(load(name, module, edits), name)
 
 
 # Equivalent: no test of results can tell these from the original. Listed, so that they stay known.
@@ -507,7 +340,7 @@ SURVIVORS: list[Mutant] = [
 ]
 
 
-@pytest.mark.parametrize("mutant", SURVIVORS, ids=lambda m: f"{m[0]}: {m[2][0]}"[:70])
+@pytest.mark.parametrize("mutant", SURVIVORS, ids=mutant_name)
 def test_equivalent_mutants_survive(mutant: Mutant) -> None:
     name, module, *edits = mutant
-    compare(load(name, module, edits), name)
+    agrees(load(name, module, edits), name)

@@ -1,0 +1,184 @@
+"""ReBRAC: TD3+BC revisited (Tarasov et al. 2023, arXiv 2305.09836); a sibling of ``td3_bc``.
+
+A penalty for the critic beside the policy's, layer normalisation, depth and larger batches:
+
+    y        = r + gamma (1 - d) (min_i Q'_i(s', pi~) - beta2 |pi~ - a'|^2)
+    L_Q      = sum_i E (Q_i(s, a) - y)^2
+    L_pi     = -lambda E min_i Q_i(s, pi(s)) + beta1 E |pi(s) - a|^2,   lambda = 1 / E |min_i Q_i|
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, polyak
+from baselines.config import check_ranges
+from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
+from baselines.nets import MLP, ActionBox, TwinQ, observation_size
+
+
+@dataclass(frozen=True)
+class ReBRACConfig:
+    """Settings of the authors' Gym runs; the betas are their most frequent ones (see the docs)."""
+
+    actor_penalty: float = 0.01  # beta1, per squared half action range; authors' configs
+    critic_penalty: float = 0.01  # beta2, in return per squared half action range; same
+    actor_minimum: bool = True  # L_pi climbs the smaller critic (authors' code), else Q_1 (text)
+    discount: float = 0.99  # gamma per step
+    tau: float = 0.005  # Polyak rate of the targets, per policy update
+    policy_noise: float = 0.2  # std of target smoothing, in units of half the action range
+    noise_clip: float = 0.5  # its clip, same units
+    policy_delay: int = 2  # critic updates per policy and target update
+    exploration_noise: float = 0.1  # std when exploring, same units; Fujimoto et al. 2018, Table 3
+    hidden: tuple[int, ...] = (256, 256, 256)  # units per layer, actor and critics
+    actor_lr: float = 1e-3  # Adam
+    critic_lr: float = 1e-3  # Adam
+    batch_size: int = 1024  # transitions per update
+    standardize: bool = False  # observations to mean 0, std 1 (+ 1e-3)
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            actor_penalty=(0, math.inf),
+            critic_penalty=(0, math.inf),
+            discount=(0, 1),
+            tau=(0, 1),
+            policy_noise=(0, math.inf),
+            noise_clip=(0, math.inf),
+            policy_delay=(1, math.inf),
+            exploration_noise=(0, math.inf),
+            actor_lr=(0, math.inf),
+            critic_lr=(0, math.inf),
+            batch_size=(1, math.inf),
+        )
+
+
+def transitions(windows: Batch) -> Batch:
+    """Each window's first step, ``[S, B, ...]``, and the action after it where there is one.
+
+    A window of one step, padded on the left, ends its episode: ``followed`` is 0 there.
+    """
+    followed = windows["mask"][:, :, 0]
+    batch = {"next_actions": windows["actions"][:, :, 1], "followed": followed}
+    for field, (padded, last) in ((f, v.unbind(2)) for f, v in windows.items()):
+        real = followed.bool().reshape(*followed.shape, *[1] * (last.dim() - 2))
+        batch[field] = torch.where(real, padded, last)
+    return batch
+
+
+class ReBRAC(Stateful):
+    """ReBRAC."""
+
+    Config: ClassVar = ReBRACConfig
+    version: ClassVar[int] = 1
+    presets: ClassVar = {
+        "paper": {"actor_minimum": False},
+        "check": {"hidden": (32, 32), "batch_size": 128, "actor_lr": 3e-3, "critic_lr": 3e-3},
+    }
+
+    @staticmethod
+    def needs(config: ReBRACConfig) -> Needs:
+        return Needs(
+            ("observations", "actions", "rewards", "next_observations", "terminations", "mask"),
+            batch_size=config.batch_size,
+            window=2,  # the second step brings a'
+            observations="standardized" if config.standardize else "raw",
+        )
+
+    def __init__(self, spec: Spec, config: ReBRACConfig, seeds: Sequence[int]) -> None:
+        self.config, self.box = config, ActionBox.of(spec.action_space)
+        observation = observation_size(spec.observation_space)
+        self.actor_net = MLP((observation, *config.hidden, self.box.size), last=1e-3)
+        self.critic_net = TwinQ.build(
+            observation, self.box.size, config.hidden, last=3e-3, layer_norm=True
+        )
+
+        dtype = spec.torch_dtype()
+        init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=dtype)
+        self.noise = Noise.for_seeds(seeds, "update", device=spec.device, dtype=dtype)
+        self.actor, self.critic = self.actor_net.init(init), self.critic_net.init(init)
+        self.actor_target = copy_parameters(self.actor)
+        self.critic_target = copy_parameters(self.critic)
+        self.actor_optimizer = Adam(self.actor, config.actor_lr)
+        self.critic_optimizer = Adam(self.critic, config.critic_lr)
+        zeros = torch.zeros(len(seeds), device=spec.device, dtype=dtype)
+        self.policy_metrics = {"actor_loss": zeros, "bc_loss": zeros.clone()}  # of the last update
+        self.parts = {
+            "actor": self.actor,
+            "critic": self.critic,
+            "actor_target": self.actor_target,
+            "critic_target": self.critic_target,
+            "actor_optimizer": self.actor_optimizer,
+            "critic_optimizer": self.critic_optimizer,
+            "policy_metrics": self.policy_metrics,
+            "noise": self.noise,
+        }
+
+    def policy(self, parameters: dict[str, Tensor], observations: Tensor) -> Tensor:
+        """Actions in [-1, 1], ``[S, B, A]``."""
+        return self.actor_net(parameters, observations).tanh()
+
+    @torch.no_grad()
+    def critic_targets(self, batch: Batch, noise: Tensor) -> Tensor:
+        """y ``[S, B]`` from standard normal ``noise`` ``[S, B, A]``."""
+        c = self.config
+        smoothing = (noise * c.policy_noise).clamp(-c.noise_clip, c.noise_clip)
+        next_actions = self.policy(self.actor_target, batch["next_observations"]) + smoothing
+        next_actions = next_actions.clamp(-1, 1)
+        next_values = self.critic_net(self.critic_target, batch["next_observations"], next_actions)
+        # Behind a time limit no action is logged, so none is penalised; the authors drop such rows.
+        strays = (next_actions - self.box.unscale(batch["next_actions"])).square().sum(-1)
+        penalties = c.critic_penalty * batch["followed"] * strays
+        continues = 1.0 - batch["terminations"]
+        return batch["rewards"] + c.discount * continues * (next_values.amin(1) - penalties)
+
+    def critic_losses(
+        self, batch: Batch, actions: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """L_Q ``[S]`` and the values ``[S, 2, B]``."""
+        values = self.critic_net(self.critic, batch["observations"], actions)
+        return (values - targets.unsqueeze(1)).square().mean(2).sum(1), values
+
+    def actor_losses(self, batch: Batch, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """L_pi and its behaviour-cloning term, each ``[S]``."""
+        chosen = self.policy(self.actor, batch["observations"])
+        values = self.critic_net(frozen(self.critic), batch["observations"], chosen)
+        values = values.amin(1) if self.config.actor_minimum else values[:, 0]
+        weight = 1.0 / values.detach().abs().mean(1)
+        cloning = (chosen - actions).square().sum(2).mean(1)
+        return -weight * values.mean(1) + self.config.actor_penalty * cloning, cloning
+
+    def update(self, batch: Batch, phase: str) -> Metrics:
+        batch = transitions(batch)
+        actions = self.box.unscale(batch["actions"])
+        targets = self.critic_targets(batch, self.noise.normal(*actions.shape[1:]))
+        critic_losses, values = self.critic_losses(batch, actions, targets)
+        self.critic_optimizer.step(critic_losses)
+        self.updates += 1
+
+        if self.updates % self.config.policy_delay == 0:
+            actor_losses, cloning = self.actor_losses(batch, actions)
+            self.actor_optimizer.step(actor_losses)
+            polyak(self.critic_target, self.critic, self.config.tau)
+            polyak(self.actor_target, self.actor, self.config.tau)
+            self.policy_metrics.update(actor_loss=actor_losses.detach(), bc_loss=cloning.detach())
+        return {
+            "critic_loss": critic_losses.detach(),
+            "q_mean": values.detach().mean((1, 2)),
+            **self.policy_metrics,
+        }
+
+    def act(
+        self, step: Step, memory: Memory | None = None, *, explore: bool = False
+    ) -> tuple[Tensor, Memory | None]:
+        unit = self.policy(self.actor, step["observations"]).detach()
+        if explore:
+            noise = step["noise"].normal(self.box.size)
+            unit = unit + self.config.exploration_noise * noise
+        return self.box.scale(unit), None
