@@ -212,6 +212,8 @@ def test_interrupting_keeps_what_is_finished(finished: Path, tmp_path: Path) -> 
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
+        # A test run in the background of a shell ignores SIGINT, and its children would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
