@@ -137,12 +137,12 @@ class Keeper:
         """Waits as long as after a checkpoint, because there is no room for one."""
         self.last = time.monotonic()
 
-    def load(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest state that can be read, and sentences about what stood in the way.
+    def load(self) -> tuple[dict[str, Any] | None, bool, list[str]]:
+        """The newest state that can be read.
 
         Returns:
-            None if there is nothing to continue from. A sentence that begins with "inexact" tells
-            that the circumstances differ and this was allowed.
+            The state, None if there is nothing to continue from; whether it continues bit for bit;
+            and sentences about what stood in the way.
 
         Raises:
             ResumeError: if the circumstances differ and this was not allowed.
@@ -170,8 +170,8 @@ class Keeper:
             if differing:
                 notes.append(f"inexact: {'; '.join(differing)}")
             state: dict[str, Any] = saved["state"]
-            return state, notes
-        return None, notes
+            return state, not differing, notes
+        return None, True, notes
 
     def remove(self) -> None:
         """Removes the checkpoints of a job whose records are final, its cells' other ones too."""

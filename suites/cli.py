@@ -312,6 +312,7 @@ def execute(console: Console, plan: SuitePlan, conduct: Conduct) -> int:
     if not plan.options.keep_checkpoints:
         plan.sweep()
     refresher = Refresher(plan, conduct.allow_missing, conduct.scores)
+    complete = True
     if todo:
         console.print(
             f"results go to {plan.options.out}; the page grows at {plan.folder}/index.html"
@@ -333,10 +334,9 @@ def execute(console: Console, plan: SuitePlan, conduct: Conduct) -> int:
         refresher.stop()
         show.print_ends(console, "failed", monitor.failed)
         show.print_ends(console, "interrupted", monitor.interrupted)
-        if monitor.failed or monitor.interrupted:
-            report(console, plan.folder, plan.options.out, conduct.allow_missing, conduct.scores)
-            return FAILED
-    return report(console, plan.folder, plan.options.out, conduct.allow_missing, conduct.scores)
+        complete = not (monitor.failed or monitor.interrupted)
+    code = report(console, plan.folder, plan.options.out, conduct.allow_missing, conduct.scores)
+    return code if complete else FAILED
 
 
 @contextmanager

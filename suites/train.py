@@ -106,7 +106,6 @@ class Training:
         self.started, self.core_started = time.perf_counter(), time.process_time()
         self.seconds = {"data": 0.0, "training": 0.0, "evaluation": 0.0, "total": 0.0, "core": 0.0}
         self.done = 0  # updates
-        self.metrics: Metrics = {}
         self.resumes: list[dict[str, Any]] = []
         self.reported = -REPORT_SECONDS
         started = time.perf_counter()
@@ -133,7 +132,6 @@ class Training:
             "done": self.done,
             "agent": self.agent.state_dict(),
             "sampler": self.sampler.state_dict(),
-            "metrics": self.metrics,
             "curve": self.curve,
             "evaluations": [evaluation.to_tensors() for evaluation in self.curve_evaluations],
             "seconds": self.spent(),
@@ -142,7 +140,7 @@ class Training:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to where ``state_dict`` was taken."""
-        self.done, self.metrics = int(state["done"]), dict(state["metrics"])
+        self.done = int(state["done"])
         self.agent.load_state_dict(state["agent"])
         self.sampler.load_state_dict(state["sampler"])
         self.curve = list(state["curve"])
@@ -164,12 +162,11 @@ class Training:
         Raises:
             ResumeError: if it would not continue bit for bit and this was not allowed.
         """
-        state, notes = self.keeper.load()
+        state, exact, notes = self.keeper.load()
         for note in notes:
             self.note(note)
         if state is not None:
             self.load_state_dict(state)
-            exact = not any(note.startswith("inexact") for note in notes)
             self.resumes.append({"update": self.done, "exact": exact, "notes": notes})
             self.note(f"goes on from its checkpoint after update {self.done:,}")
 
@@ -211,13 +208,13 @@ class Training:
         for phase, end in zip(self.spec.phases, ends, strict=True):
             while self.done < end:
                 since = time.perf_counter()
-                self.metrics = self.agent.update(self.sampler.sample(), phase.name)
+                metrics = self.agent.update(self.sampler.sample(), phase.name)
                 self.done += 1
                 if self.done in milestones or self.done in (1, total):
-                    check_metrics(self.metrics, len(self.job.seeds), self.done)
+                    check_metrics(metrics, len(self.job.seeds), self.done)
                 self.seconds["training"] += time.perf_counter() - since
                 if self.done in milestones:
-                    self.evaluate(evaluator, phase.name)
+                    self.evaluate(evaluator, phase.name, metrics)
                 if self.keeper.due() or self.done == total:
                     self.checkpoint()
                 self.tell("updates")
@@ -231,11 +228,11 @@ class Training:
         self.seconds["evaluation"] += time.perf_counter() - started
         return final
 
-    def evaluate(self, evaluator: Evaluator, phase: str) -> None:
+    def evaluate(self, evaluator: Evaluator, phase: str, metrics: Metrics) -> None:
         """One evaluation during training; becomes a point of every seed's learning curve."""
         started = time.perf_counter()
         self.curve_evaluations.append(evaluator.run(self.agent, len(self.curve), self.evaluating))
-        values = {name: value.detach().double().tolist() for name, value in self.metrics.items()}
+        values = {name: value.detach().double().tolist() for name, value in metrics.items()}
         self.curve.append({"update": self.done, "phase": phase, "metrics": values})
         self.seconds["evaluation"] += time.perf_counter() - started
 
