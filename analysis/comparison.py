@@ -7,6 +7,7 @@ the same, unshrunk budget. References and shrunk agents stay in the task table o
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -136,6 +137,8 @@ def agents(plan: Plan, runs: pd.DataFrame) -> list[Agent]:
 def scores_by_cell(runs: pd.DataFrame) -> Scores:
     """Scores as ``{(task, agent): {(draw, seed): score}}``, draws and seeds ascending.
 
+    Runs without a score, of tasks without a simulator or a scale, are not in it.
+
     A table without the column "draw" has one draw of the data, 0.
     """
     draws = runs["draw"] if "draw" in runs else itertools.repeat(0, len(runs))
@@ -143,8 +146,24 @@ def scores_by_cell(runs: pd.DataFrame) -> Scores:
     for task, agent, draw, seed, score in zip(
         runs["task"], runs["agent"], draws, runs["seed"], runs["score"], strict=True
     ):
-        cells.setdefault((task, agent), {})[int(draw), int(seed)] = float(score)
+        if not math.isnan(score):
+            cells.setdefault((task, agent), {})[int(draw), int(seed)] = float(score)
     return {key: dict(sorted(scores.items())) for key, scores in cells.items()}
+
+
+def scored_tasks(plan: Plan) -> list[str]:
+    """The plan's tasks on which policies are scored: with data, a simulator and a scale."""
+    unscored = itertools.chain(*unscored_tasks(plan))
+    without = {*unscored, *(str(task["id"]) for task in plan.tasks if task["missing"])}
+    return [task for task in (str(task["id"]) for task in plan.tasks) if task not in without]
+
+
+def unscored_tasks(plan: Plan) -> tuple[list[str], list[str]]:
+    """Tasks with data but without a simulator, and those with one but without a scale."""
+    with_data = [task for task in plan.tasks if not task["missing"]]
+    blind = [str(task["id"]) for task in with_data if not task.get("simulator", True)]
+    unscaled = [str(task["id"]) for task in with_data if not task.get("scored", True)]
+    return blind, [task for task in unscaled if task not in blind]
 
 
 def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comparison:
@@ -161,11 +180,11 @@ def compare(plan: Plan, runs: pd.DataFrame, allow_missing: bool = False) -> Comp
     """
     cells = scores_by_cell(runs)
     columns = agents(plan, runs)
-    tasks = [str(task["id"]) for task in plan.tasks if not task["missing"]]
+    tasks = scored_tasks(plan)
     notes = _what_is_left_out(plan, columns)
     ours = [agent.label for agent in columns if agent.kind == "comparison"]
     if not ours or not tasks:
-        lacking = "agents at an unshrunk budget" if tasks else "tasks with data"
+        lacking = "agents at an unshrunk budget" if tasks else "tasks with data and scores"
         raise IncompleteMatrixError(f"No aggregates: this plan has no {lacking}.")
 
     planned = Counter((str(cell["task"]), str(cell["agent"])) for cell in plan.cells)
@@ -227,6 +246,11 @@ def _what_is_left_out(plan: Plan, columns: list[Agent]) -> list[str]:
     notes = []
     if missing:
         notes.append(f"Without data and left out: {', '.join(missing)}.")
+    blind, unscaled = unscored_tasks(plan)
+    if blind:
+        notes.append(f"Without a simulator, so without returns, and left out: {', '.join(blind)}.")
+    if unscaled:
+        notes.append(f"Without a scale of returns and left out: {', '.join(unscaled)}.")
     if shrunk:
         notes.append(f"Shrunk by the budget and left out: {', '.join(shrunk)}.")
     return notes

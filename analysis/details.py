@@ -53,6 +53,7 @@ def run_details(found: Iterable[tuple[Run, Episodes | None]], out: Path) -> str:
             "timing": _rounded(record.timing),
             "stack": record.stack,
             "resumes": record.resumes,
+            "warnings": record.warnings,
             "settings": share(settings(run)),
             "versions": share(record.versions),
             "dataset": share(_scalars(record.dataset)),
@@ -125,8 +126,13 @@ def provenance(runs: Iterable[Run]) -> dict[str, Any]:
 
 
 def _columns(curve: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The curve by column; the training metrics stay in the record."""
+    """The curve by column; training metrics stay in the record unless there is nothing else."""
     names = ["update", "score", "return_mean", "return_std"]
+    names = [name for name in names if any(name in point for point in curve)]
+    if curve and names == ["update"]:
+        metrics = [{"update": point["update"], **point.get("metrics", {})} for point in curve]
+        names = list(dict.fromkeys(name for point in metrics for name in point))
+        return {name: _rounded([point.get(name) for point in metrics]) for name in names}
     names += ["env_steps"] if any(point.get("env_steps") for point in curve) else []
     names += ["phase"] if len({point.get("phase") for point in curve}) > 1 else []
     return {name: _rounded([point.get(name) for point in curve]) for name in names}

@@ -34,7 +34,7 @@ RUN_COLUMNS = (
     "agent",
     "seed",
     "draw",  # seed of the dataset: runs of one draw saw the same data, 0 where it has no seed
-    "score",  # final evaluation of the last policy, D4RL's scale
+    "score",  # final evaluation of the last policy, D4RL's scale; NaN where there is none
     "last10",  # mean score of the last ten evaluations during training
     "return_mean",  # raw return, mean over the final episodes
     "return_std",
@@ -96,6 +96,22 @@ class Run:
         """The dataset's seed, 0 where it has none: recorded data is what it is."""
         planned = self.record.cell.get("dataset", {})  # all there is of a run that failed early
         return int(self.record.dataset.get("seed") or planned.get("seed") or 0)
+
+    @property
+    def score(self) -> float:
+        """Of the last policy, NaN where there are no returns or no scale for them."""
+        task, final = self.record.task, self.record.final
+        if "score" in final:
+            return float(final["score"])
+        if task["reference_min"] is None or "return_mean" not in final:
+            return math.nan
+        returns = float(final["return_mean"])
+        return float(normalized_score(returns, task["reference_min"], task["reference_max"]))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the task has a simulator, so that policies have returns."""
+        return self.record.task.get("env_id") is not None
 
     @property
     def failed(self) -> bool:
@@ -255,9 +271,6 @@ def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dic
     record = run.record
     task, final, timing = record.task, record.final, record.timing
     return_mean = float(final.get("return_mean", math.nan))
-    score = final.get("score")
-    if score is None:
-        score = normalized_score(return_mean, task["reference_min"], task["reference_max"])
     return {
         "task": str(task["id"]),
         "environment": str(task["environment"]),
@@ -266,7 +279,7 @@ def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dic
         "agent": run.agent,
         "seed": run.seed,
         "draw": run.draw,
-        "score": float(score),
+        "score": run.score,
         "last10": float(final.get("last10_score", math.nan)),
         "return_mean": return_mean,
         "return_std": float(final.get("return_std", math.nan)),
@@ -293,7 +306,7 @@ def _curve_rows(run: Run) -> Iterator[dict[str, Any]]:
             "draw": run.draw,
             "update": int(point["update"]),
             "phase": str(point.get("phase", "")),
-            "score": float(point["score"]),
+            "score": float(point.get("score", math.nan)),
             "return_mean": float(point.get("return_mean", math.nan)),
         }
 

@@ -22,7 +22,7 @@ from analysis.comparison import ALL_TASKS
 from analysis.details import flat
 from analysis.frame import Run, collect, read_evaluations
 from analysis.stats import MINIMUM_RUNS_FOR_CLAIMS, Estimate, FloatArray, estimate, mean
-from results.record import PLAN_FILE, Episodes, RecordError, normalized_score, read_plan
+from results.record import PLAN_FILE, Episodes, RecordError, read_plan
 
 _SEED = 0  # of every bootstrap, so that the same folders give the same page
 _LONG = 24  # letters from which on a digest is cut
@@ -200,7 +200,10 @@ def compare_folders(a: Path, b: Path) -> FolderComparison:
     for key in dict.fromkeys([*one.runs, *other.runs]):
         ours, theirs = one.runs.get(key), other.runs.get(key)
         if ours and theirs and not (ours.failed or theirs.failed):
-            pairs.append(_pair(key, ours, theirs))
+            if math.isnan(ours.score) or math.isnan(theirs.score):
+                unmatched.append(f"{key}: has no score, so it is not compared")
+            else:
+                pairs.append(_pair(key, ours, theirs))
         else:
             unmatched.append(f"{key}: {_how_it_went(ours)} in A, {_how_it_went(theirs)} in B")
     if not pairs:
@@ -280,15 +283,7 @@ def _pair(key: Key, a: Run, b: Run) -> Pair:
         for what in dict.fromkeys([*before, *after])
         if before.get(what) != after.get(what)
     ]
-    return Pair(key, a, b, _score(a), _score(b), _identical(a, one, b, other), changes)
-
-
-def _score(run: Run) -> float:
-    task, final = run.record.task, run.record.final
-    if "score" in final:
-        return float(final["score"])
-    returns = float(final.get("return_mean", math.nan))
-    return float(normalized_score(returns, task["reference_min"], task["reference_max"]))
+    return Pair(key, a, b, a.score, b.score, _identical(a, one, b, other), changes)
 
 
 def _identical(a: Run, one: Episodes | None, b: Run, other: Episodes | None) -> bool:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis import tables
+from analysis import studies, tables
 from analysis.comparison import (
     ALL_TASKS,
     Agent,
@@ -26,6 +25,7 @@ from analysis.comparison import (
     compare,
     pairs,
     profiles,
+    scored_tasks,
 )
 from analysis.details import provenance, run_details, run_id
 from analysis.frame import (
@@ -41,6 +41,7 @@ from analysis.page import numbered, page_environment
 from analysis.published import published
 from analysis.stats import AGGREGATES, MINIMUM_RUNS_FOR_CLAIMS, coverage
 from analysis.tuning import TunedCurve, tuned_curves
+from analysis.unsimulated import section
 from results.record import PLAN_FILE, Episodes, Plan, RecordError, read_plan, write_atomically
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def build(
     evaluations = [(run, read_evaluations(run)) for run in results.ended]
     columns, published_notes = published(plan, _dataset_versions(results.finished))
     remarks = published_notes + _inexact(results.finished)
+    remarks += studies.warning_notes(results.finished)
     table = tables.task_table(plan, runs, columns, remarks)
     refusal, comparison = "", None
     try:
@@ -87,9 +89,14 @@ def build(
 
     tuned, tuned_notes = tuned_curves(plan, runs)
     figures = _figures(plan, runs, results.curves, table.agents, comparison, rows, compared, tuned)
+    studied = studies.find(results.finished)
+    figures += _study_figures(plan, studied, table.agents)
     _write_figures(plan_folder / "figures", figures)
     caveats = "".join(f"- {caveat}\n" for caveat in plan.caveats)
     markdown = tables.task_markdown(table)
+    unsimulated = section(results.finished)
+    if unsimulated is not None:
+        markdown += "\n" + tables.section_markdown(unsimulated)
     aggregates = refusal + "\n" if refusal else tables.aggregate_markdown(rows, compared, notes)
     texts = {
         "table.md": f"# {plan.title}\n\n{markdown}\n{caveats}",
@@ -99,6 +106,7 @@ def build(
         "improvement.csv": tables.pair_csv(compared),
         "published.csv": tables.published_csv(table),
         "tuned.csv": tables.tuned_csv(tuned),
+        "studies.csv": studies.study_csv(studied),
         "runs.csv": _frame_csv(runs),
         "episodes.csv": episode_csv(_evaluated(evaluations)),
         INDEX_FILE: _page(
@@ -118,13 +126,14 @@ def build(
             run_rows=_run_rows(results, runs, out),
             tuned_rows=tables.tuned_rows(tuned),
             tuned_notes=tuned_notes,
+            studies=[unsimulated] * (unsimulated is not None) + studies.sections(studied),
             has_draws=len({run.draw for run in results.ended}) > 1,
             details=run_details(evaluations, out),
             meaningless=plan.meaningless,
         ),
     }
     empty = {"published.csv": not (table.published or table.published_others)}
-    empty["tuned.csv"] = not tuned
+    empty["tuned.csv"], empty["studies.csv"] = not tuned, not studied
     for name, text in texts.items():
         if empty.get(name):
             (plan_folder / name).unlink(missing_ok=True)
@@ -154,9 +163,9 @@ def _inexact(runs: Iterable[Run]) -> list[str]:
 
 
 def _dataset_versions(runs: Iterable[Run]) -> dict[str, str]:
-    """The version at the end of a dataset's name, for example "v2", by task."""
-    found = {run.task: re.search(r"-(v\d+)$", str(run.record.dataset.get("id"))) for run in runs}
-    return {task: match[1] for task, match in found.items() if match}
+    """What the datasets' cards say of their version, for example "v2", by task."""
+    found = {run.task: run.record.dataset.get("dataset_version") for run in runs}
+    return {task: str(version) for task, version in found.items() if version is not None}
 
 
 def _run_rows(results: Results, runs: pd.DataFrame, out: Path) -> list[dict[str, Any]]:
@@ -232,6 +241,7 @@ def _figures(
     if tuned:
         figure = plots_tuned.expected_performance(tuned, look)
         add("tuned", "tuned", plots_tuned.CAPTION, figure)
+    runs, curves = (frame[frame["score"].notna()] for frame in (runs, curves))
     yardsticks = runs[runs["reference"].astype(bool)].groupby(["task", "agent"])["score"].mean()
     for environment in dict.fromkeys(str(task["environment"]) for task in plan.tasks):
         begun = set(curves.loc[curves["environment"] == environment, "task"])
@@ -254,12 +264,31 @@ def _figures(
             "with data, for agents that have a run on each; hollow: shrunk by the budget.",
             plots.score_against_cost(
                 trained,
-                [str(task["id"]) for task in plan.tasks if not task["missing"]],
+                scored_tasks(plan),
                 [agent.label for agent in agents if agent.kind == "shrunk"],
                 look,
             ),
         )
     return figures
+
+
+def _study_figures(
+    plan: Plan, studied: Mapping[str, list[studies.Finding]], agents: list[Agent]
+) -> list[_Figure]:
+    from analysis import plots, plots_studies
+
+    look = plots.looks(agents)
+    return [
+        _Figure(
+            made.name,
+            f"study-{study}",
+            made.caption,
+            plots.draw(made.figure, made.name, plan.watermark),
+            made.tasks,
+        )
+        for study, findings in studied.items()
+        for made in plots_studies.study_figures(study, findings, look)
+    ]
 
 
 def _slug(name: str) -> str:

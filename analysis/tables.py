@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from analysis.comparison import LEVEL, Agent, AggregateRow, Pair, Scores, agents, scores_by_cell
+from analysis.comparison import (
+    LEVEL,
+    Agent,
+    AggregateRow,
+    Pair,
+    Scores,
+    agents,
+    scores_by_cell,
+    unscored_tasks,
+)
 from analysis.published import MARK, PublishedColumn
 from analysis.stats import (
     AGGREGATES,
@@ -22,6 +31,7 @@ from analysis.stats import (
     exact_p_value,
     unit_means,
 )
+from analysis.studies import Section
 from analysis.text import bullets, csv_text, interval, markdown, p_value
 from analysis.tuning import TunedCurve
 from results.record import Plan
@@ -65,6 +75,8 @@ class Cell:
         percent_of_data: mean return in per cent of the data's, NaN where that has no meaning.
         percent_of_expert: the same of the expert data's.
         bold: among the highest of its row.
+        kind: of ``mean`` and ``std``: "score"; "return" where returns have no scale; "none" where
+            there are no returns.
     """
 
     runs: int
@@ -74,6 +86,7 @@ class Cell:
     percent_of_data: float
     percent_of_expert: float
     bold: bool = False
+    kind: Literal["score", "return", "none"] = "score"
 
     @property
     def complete(self) -> bool:
@@ -85,7 +98,10 @@ class Cell:
         """For people: ``83.2 ± 4.1``, ``3/5 seeds`` while runs are missing, ``-`` if unplanned."""
         if not self.complete:
             return f"{self.runs}/{self.expected} seeds" if self.expected else "-"
-        return f"{self.mean:z.1f}" + ("" if math.isnan(self.std) else f" ± {self.std:.1f}")
+        if self.kind == "none":
+            return "no returns"
+        unit = "return " if self.kind == "return" else ""
+        return f"{unit}{self.mean:z.1f}" + ("" if math.isnan(self.std) else f" ± {self.std:.1f}")
 
     @property
     def text(self) -> str:
@@ -149,26 +165,37 @@ def task_table(
     columns = agents(plan, runs)
     planned = Counter((str(cell["task"]), str(cell["agent"])) for cell in plan.cells)
     scores = scores_by_cell(runs)
+    finished = Counter(zip(runs["task"], runs["agent"], strict=True))
+    returns: dict[tuple[str, str], list[float]] = {}
+    for key, value in zip(
+        zip(runs["task"], runs["agent"], strict=True), runs["return_mean"], strict=True
+    ):
+        returns.setdefault(key, []).extend([float(value)] * math.isfinite(value))
     percents = _percents(runs) if plan.source == "local" else {}
     cells: dict[tuple[str, str], Cell] = {}
     for task in (str(task["id"]) for task in plan.tasks):
         for agent in columns:
             key = (task, agent.label)
             values = list(scores.get(key, {}).values())
+            kind: Literal["score", "return", "none"] = "score"
+            if not values and finished[key]:
+                values = returns[key]
+                kind = "return" if values else "none"
             of_data, of_expert = percents.get(key, (math.nan, math.nan))
             cells[key] = Cell(
-                runs=len(values),
+                runs=finished[key],
                 expected=planned[key],
                 mean=float(np.mean(values)) if values else math.nan,
                 std=float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
                 percent_of_data=of_data,
                 percent_of_expert=of_expert,
+                kind=kind,
             )
     bold = _among_the_highest(plan, columns, cells, scores)
     cells = {key: Cell(**{**vars(cell), "bold": key in bold}) for key, cell in cells.items()}
     names = {str(agent["name"]) for agent in plan.agents}
     own = [column for column in published if column.agent in names]
-    sentences = _notes(columns, bool(bold))
+    sentences = _notes(columns, bool(bold)) + _unscored_notes(plan)
     if own:
         sentences += [PUBLISHED_NOTE, *(column.note for column in own)]
     return TaskTable(
@@ -208,7 +235,7 @@ def _among_the_highest(
     ours = [agent.label for agent in columns if agent.kind == "comparison"]
     for task in (str(task["id"]) for task in plan.tasks):
         row = [cells[task, label] for label in ours]
-        if len(ours) < 2 or not all(cell.complete and cell.runs for cell in row):
+        if len(ours) < 2 or not all(c.complete and c.runs and c.kind == "score" for c in row):
             continue
         samples = {label: _units(scores[task, label]) for label in ours}
         if min(map(len, samples.values())) < MINIMUM_RUNS_FOR_CLAIMS:
@@ -249,6 +276,34 @@ def _notes(columns: list[Agent], bold: bool) -> list[str]:
     if tuned:
         notes.append(f"Configured for each dataset: {', '.join(tuned)}.")
     return notes
+
+
+def _unscored_notes(plan: Plan) -> list[str]:
+    blind, unscaled = unscored_tasks(plan)
+    notes = []
+    if blind:
+        notes.append(
+            f"No simulator: no returns. {', '.join(blind)}: policies were trained and never played;"
+            " their losses, and what held-out data says of them, stand in a table of their own. A "
+            "return of behaviour is that of the data."
+        )
+    if unscaled:
+        notes.append(
+            f"Returns as they are, not scores: {', '.join(unscaled)}. No returns are known that "
+            "score 0 and 100 there."
+        )
+    return notes
+
+
+def section_markdown(section: Section) -> str:
+    """A section's table as Markdown."""
+    rows = [
+        [task, agent, str(runs), *(text for text, _ in cells)]
+        for task, agent, runs, cells in section.rows
+    ]
+    blocks = [f"## {section.title}", section.text]
+    blocks += [markdown(["task", "agent", "runs", *section.heads], rows), bullets(section.notes)]
+    return "\n\n".join(blocks) + "\n"
 
 
 def task_markdown(table: TaskTable) -> str:
@@ -404,14 +459,15 @@ def tuned_csv(curves: Iterable[TunedCurve]) -> str:
     return csv_text("agent configs_tried runs_per_config score low high", tuned_rows(curves))
 
 
-def terminal(plan: Plan, frame: pd.DataFrame) -> RenderableType:
+def terminal(plan: Plan, frame: pd.DataFrame, unsimulated: Section | None = None) -> RenderableType:
     """The task table for a terminal, folded into several where the window is narrow.
 
     Args:
         plan: what was planned.
         frame: the finished runs, from :func:`analysis.frame.load`.
+        unsimulated: from :func:`analysis.unsimulated.section`.
     """
-    return _Terminal(plan, task_table(plan, frame))
+    return _Terminal(plan, task_table(plan, frame), unsimulated)
 
 
 @dataclass(frozen=True)
@@ -420,6 +476,7 @@ class _Terminal:
 
     plan: Plan
     table: TaskTable
+    unsimulated: Section | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
@@ -429,11 +486,28 @@ class _Terminal:
             yield self._block(columns)
         for note in self.table.notes:
             yield Text(note, style="dim")
+        if self.unsimulated is not None:
+            yield from self._section(self.unsimulated)
         for task in self.table.tasks:
             if task["missing"]:
                 yield Text(f"{task['id']}: {task['missing']}", style="yellow")
         for caveat in self.plan.caveats:
             yield Text(caveat, style="yellow")
+
+    def _section(self, section: Section) -> Iterator[RenderableType]:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        yield Text(section.title, style="bold")
+        block = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for head in ("task", "agent", "runs", *section.heads):
+            block.add_column(head)
+        for task, agent, runs, cells in section.rows:
+            block.add_row(*map(Text, (task, agent, str(runs), *(text for text, _ in cells))))
+        yield block
+        for note in section.notes:
+            yield Text(note, style="dim")
 
     def _texts(self, agent: Agent) -> list[str]:
         return [self.table.cells[str(task["id"]), agent.label].text for task in self.table.tasks]

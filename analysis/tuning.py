@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.comparison import scores_by_cell
+from analysis.comparison import scored_tasks, scores_by_cell
 from analysis.stats import CONFIDENCE, Estimate, FloatArray, student_quantile
 from results.record import Plan
 
@@ -57,7 +57,7 @@ def tuned_curves(plan: Plan, runs: pd.DataFrame) -> tuple[list[TunedCurve], list
         The curves in the plan's order, and sentences on what is missing or flattered.
     """
     cells = scores_by_cell(runs)
-    tasks = [str(task["id"]) for task in plan.tasks if not task["missing"]]
+    tasks = scored_tasks(plan)
     labels: dict[str, list[str]] = {}
     for agent in plan.agents:
         if agent.get("track") == "tuned" and not agent["reference"]:

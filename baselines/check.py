@@ -119,6 +119,7 @@ class Task:
             horizon=self.length,
             reward_parts=("near", "constant"),
             policies=2,
+            policy_groups=2,
             statistics={
                 "transitions": float(self.episodes * self.length),
                 "episodes": float(self.episodes),

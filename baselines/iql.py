@@ -81,16 +81,16 @@ class IQL(Stateful):
         self.actor = self.actor_net.init(init)
         self.actor["log_std"] = torch.zeros_like(self.actor["bias0"][..., : self.box.size])
         self.actor["log_std"].requires_grad_()
-        self.critic, self.value = self.critic_net.init(init), self.value_net.init(init)
+        self.critic, self.state_value = self.critic_net.init(init), self.value_net.init(init)
         self.critic_target = copy_parameters(self.critic)
         total = sum(phase.updates for phase in spec.phases) if config.cosine else None
         self.actor_optimizer = Adam(self.actor, config.lr, cosine_steps=total)
         self.critic_optimizer = Adam(self.critic, config.lr)
-        self.value_optimizer = Adam(self.value, config.lr)
+        self.value_optimizer = Adam(self.state_value, config.lr)
         self.parts = {
             "actor": self.actor,
             "critic": self.critic,
-            "value": self.value,
+            "value": self.state_value,
             "critic_target": self.critic_target,
             "actor_optimizer": self.actor_optimizer,
             "critic_optimizer": self.critic_optimizer,
@@ -99,7 +99,7 @@ class IQL(Stateful):
 
     def values(self, observations: Tensor) -> Tensor:
         """V(s) ``[S, B]``."""
-        return self.value_net(self.value, observations).squeeze(-1)
+        return self.value_net(self.state_value, observations).squeeze(-1)
 
     def policy_mean(self, observations: Tensor) -> Tensor:
         """The policy's mean in [-1, 1], ``[S, B, A]``."""
@@ -157,6 +157,16 @@ class IQL(Stateful):
             "critic_loss": critic_losses.detach(),
             "q_mean": target_values.mean(1),
         }
+
+    @torch.no_grad()
+    def value(self, observations: Tensor, actions: Tensor, groups: Tensor | None = None) -> Tensor:
+        """Predicted Q ``[S, B]`` of actions in the space; for studies."""
+        return self.critic_net(self.critic, observations, self.box.unscale(actions)).amin(1)
+
+    def discounts(self) -> Tensor:
+        """The discount of :meth:`value`, ``[S]``; for studies."""
+        bias = self.state_value["bias0"]
+        return bias.new_full((len(bias),), self.config.discount)
 
     def act(
         self, step: Step, memory: Memory | None = None, *, explore: bool = False

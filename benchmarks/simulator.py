@@ -18,8 +18,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from suites.datasets import behaviour, local
+from suites.datasets import behaviour
 from suites.datasets.behaviour import Policy
+from suites.datasets.recipes.locomotion import ENVIRONMENTS, play_policy
 from suites.envs import make_vector
 from suites.envs.mujoco import make_one
 
@@ -79,7 +80,7 @@ def vector(env_id: str, count: int = 32, steps: int = 50) -> Callable[[], int]:
 
 def shard(env_id: str, policy: Policy, noise: float) -> Callable[[], int]:
     """Our data generation."""
-    return lambda: len(local.play(env_id, policy, noise=noise, rows=50_000, entropy=(0,)).table)
+    return lambda: len(play_policy(env_id, policy, noise=noise, rows=50_000, entropy=(0,)).table)
 
 
 def report(title: str, unit: str, lines: list[tuple[str, dict[str, float]]]) -> None:
@@ -97,12 +98,12 @@ def main() -> None:
     seconds = parser.parse_args().seconds
 
     stepping, data = [], []
-    for environment, env_id in local.ENVIRONMENTS.items():
+    for environment, env_id in ENVIRONMENTS.items():
         contestants = {"gymnasium": loop(env_id, None, 1.0), "ours": vector(env_id)}
         stepping.append((environment, best_rates(contestants, seconds)))
     report("Stepping, random actions", "environment steps/s", stepping)
 
-    for environment, env_id in local.ENVIRONMENTS.items():
+    for environment, env_id in ENVIRONMENTS.items():
         index = behaviour.index(environment)
         if index is None:
             continue

@@ -7,12 +7,14 @@ Layout of an output folder (``results/runs`` by default)::
     cells/<source>/<task>/<agent>/<digest>-seed<seed>/record.json    one finished or failed run
                                                       episodes.npz   every evaluation episode
                                                       policy.pt      the final policy
+                                                      study-*.npz    arrays of its studies
     reports/<suite>-<budget>-<source>/plan.json                      what a suite run set out to do
                                       index.html, table.md, ...      what the analysis made of it
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -89,6 +91,10 @@ class Record:
         resumes: the interruptions this run survived: list of {update, exact, notes}; where
             ``exact`` is False, it went on under other circumstances, and an uninterrupted run would
             have given other numbers.
+        studies: what was studied once training was over, by name: ``applies``, and numbers or, if
+            it does not, ``why``; arrays are beside the record (:func:`read_study`).
+        warnings: the failure signatures that the agent found in its own metrics while training:
+            list of {name, update, text}.
     """
 
     status: Literal["done", "failed"]
@@ -106,6 +112,8 @@ class Record:
     final: dict[str, float] = field(default_factory=dict)
     error: dict[str, str] | None = None
     resumes: list[dict[str, Any]] = field(default_factory=list, metadata=_OPTIONAL)
+    studies: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=_OPTIONAL)
+    warnings: list[dict[str, Any]] = field(default_factory=list, metadata=_OPTIONAL)
     schema: int = SCHEMA
 
 
@@ -206,12 +214,41 @@ def to_json(value: Any) -> bytes:
 def write_record(folder: Path, record: Record, episodes: Episodes | None = None) -> None:
     """Writes a record; ``record.json`` comes last, so a folder that has one is complete."""
     if episodes is not None:
-        import io
-
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{f.name: getattr(episodes, f.name) for f in fields(Episodes)})
-        write_atomically(folder / EPISODES_FILE, buffer.getvalue())
+        arrays = {f.name: getattr(episodes, f.name) for f in fields(Episodes)}
+        write_atomically(folder / EPISODES_FILE, _packed(arrays))
     write_atomically(folder / RECORD_FILE, to_json(asdict(record)))
+
+
+def study_file(name: str) -> str:
+    """The file that keeps a study's arrays."""
+    return f"study-{name}.npz"
+
+
+def write_study(folder: Path, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Writes a study's arrays beside the record."""
+    write_atomically(folder / study_file(name), _packed(arrays))
+
+
+def read_study(folder: Path, name: str) -> dict[str, npt.NDArray[Any]]:
+    """Reads a study's arrays.
+
+    Raises:
+        RecordError: if the file is missing or damaged.
+    """
+    path = folder / study_file(name)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise RecordError(f"{path}: damaged; delete its folder and run the suite again") from None
+
+
+def _packed(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def _read(path: Path, cls: type[Any], what: str) -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    suite: str,
+    suite: str = "",
     *,
     jobs: int | None = None,
     retry: bool = False,
@@ -26,7 +26,8 @@ def run(
     """Plans and runs a suite as the command line does; what is done is skipped.
 
     Args:
-        suite: name, or path of a manifest.
+        suite: name, or path of a manifest; "" for the usual agents on ``tasks``, which then are
+            files of your own data.
         jobs: worker processes; one per core by default.
         retry: also run failed cells again.
         allow_missing: aggregate over an incomplete matrix.
@@ -49,8 +50,9 @@ def run(
 
     for name in options:
         check_name(name, [f.name for f in fields(Options)], "option", "run")
-    if "out" in options:
-        options["out"] = Path(options["out"])
+    for name in ("out", "data_dir"):
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
     plan = make_plan(Options(suite=suite, **options))
     screen = make_console()
     console.print_plan(screen, plan)

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What tasks of one simulator have in common.
+
+    Attributes:
+        title: the name for people.
+        domain: the family, for example "locomotion"; it chooses the local recipe.
+        env_ids: gymnasium's id by data source; what a source lacks it has no data for.
+            "{quality}" in it stands for the task's.
+        qualities: of the logged data.
+        plain: the quality that task ids and titles leave out.
+    """
+
+    title: str
+    domain: str
+    env_ids: Mapping[str, str]
+    qualities: tuple[str, ...]
+    plain: str | None = None
 
 
 @dataclass(frozen=True)
@@ -13,7 +34,7 @@ class Task:
     """An environment and a quality of logged data.
 
     Attributes:
-        id: "<environment>-<quality>".
+        id: "<environment>-<quality>", or "<environment>" for its plain quality.
         environment: for example "hopper"; aggregates of one suite never mix reference scales.
         quality: for example "medium-replay"; tables are also pooled by it.
         version: raised when the task means something else; part of a cell's identity.
@@ -27,28 +48,76 @@ class Task:
     @property
     def title(self) -> str:
         """The name for people."""
-        return f"{ENVIRONMENTS[self.environment]} {self.quality}"
+        environment = ENVIRONMENTS[self.environment]
+        shown = self.quality != environment.plain
+        return f"{environment.title} {self.quality}" if shown else environment.title
+
+    @property
+    def domain(self) -> str:
+        """The environment's family."""
+        return ENVIRONMENTS[self.environment].domain
+
+    def env_id(self, source: str) -> str | None:
+        """The gymnasium environment that goes with a source's data, None if it has none."""
+        found = ENVIRONMENTS[self.environment].env_ids.get(source)
+        return None if found is None else found.format(quality=self.quality)
 
 
-ENVIRONMENTS = {"halfcheetah": "HalfCheetah", "hopper": "Hopper", "walker2d": "Walker2d"}
-QUALITIES = ("random", "medium", "medium-replay", "medium-expert", "expert")
-TASKS = {
-    f"{environment}-{quality}": Task(f"{environment}-{quality}", environment, quality)
-    for environment in ENVIRONMENTS
-    for quality in QUALITIES
-}
+NAMESPACE = "fastq_bench/"  # of environments that are registered in suites/envs/registered.py
+
+
+def _environments() -> Iterator[tuple[str, Environment]]:
+    qualities: tuple[str, ...]
+    qualities = ("random", "medium", "medium-replay", "medium-expert", "expert")
+    for title in ("HalfCheetah", "Hopper", "Walker2d"):
+        # D4RL's v2 files were made with dynamics that are those of -v4.
+        env_ids = {"local": f"{title}-v5", "d4rl": f"{title}-v4"}
+        yield title.lower(), Environment(title, "locomotion", env_ids, qualities)
+    for maze in ("umaze", "medium", "large"):
+        env_ids = dict.fromkeys(("local", "d4rl"), f"{NAMESPACE}maze2d-{maze}-v1")
+        found = Environment(f"Maze2d {maze}", "maze2d", env_ids, ("waypoints",), plain="waypoints")
+        yield f"maze2d-{maze}", found
+    for maze in ("umaze", "medium", "large"):
+        # Logged on the way from one corner to the other, between few places, between any two.
+        qualities = ("fixed", "diverse") if maze == "umaze" else ("play", "diverse")
+        env_ids = {"d4rl": f"{NAMESPACE}antmaze-{maze}-v2"}
+        found = Environment(f"AntMaze {maze}", "antmaze", env_ids, qualities, plain="fixed")
+        yield f"antmaze-{maze}", found
+    for hand in ("pen", "hammer", "door", "relocate"):
+        env_ids = {"d4rl": f"{NAMESPACE}{hand}-v1"}
+        qualities = ("human", "cloned", "expert")
+        yield hand, Environment(f"Adroit {hand}", "adroit", env_ids, qualities)
+    env_ids = {"d4rl": NAMESPACE + "kitchen-{quality}-v0"}
+    qualities = ("complete", "partial", "mixed")
+    yield "kitchen", Environment("Kitchen", "kitchen", env_ids, qualities)
+    # How much the regions of the two logging policies overlap, in percent (docs/fastq-overlap.md).
+    env_ids = {"local": NAMESPACE + "Regions-v0"}
+    qualities = ("overlap-0", "overlap-25", "overlap-50", "overlap-100")
+    yield "regions", Environment("Regions", "regions", env_ids, qualities)
+
+
+def _tasks() -> Iterator[Task]:
+    for name, environment in ENVIRONMENTS.items():
+        for quality in environment.qualities:
+            task = name if quality == environment.plain else f"{name}-{quality}"
+            yield Task(task, name, quality)
+
+
+ENVIRONMENTS = dict(_environments())
+TASKS = {task.id: task for task in _tasks()}
 
 
 @cache
 def _references() -> dict[str, tuple[float, float, str]]:
-    text = (files("results") / "published" / "d4rl_reference_scores.csv").read_text("utf-8")
+    folder = files("results") / "published"
     return {
         row["environment"]: (
             float(row["reference_min"]),
             float(row["reference_max"]),
             row["source"],
         )
-        for row in csv.DictReader(text.splitlines())
+        for name in ("d4rl_reference_scores.csv", "own_reference_scores.csv")
+        for row in csv.DictReader((folder / name).read_text("utf-8").splitlines())
     }
 
 

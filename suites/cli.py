@@ -23,7 +23,7 @@ from suites.estimate import Estimate, estimate
 from suites.job import CHECKPOINT_SECONDS, State, read_state
 from suites.launch import PATIENCE, Event, run_jobs
 from suites.manifest import load_budgets, load_suite, shipped
-from suites.plan import SuitePlan, command_line, make_plan, report_folder
+from suites.plan import SuitePlan, choose_suite, command_line, make_plan, report_folder
 from suites.resolve import Options
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -59,10 +59,27 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_argument("--retry", action="store_true", help="also run failed cells again")
     add("--budget", help="smoke, quick (default), standard, full, or one of your manifest's")
     add("--agents", type=_names, metavar="A,B", help="only these agents")
-    add("--tasks", type=_names, metavar="T,U", help='only these tasks; patterns such as "hopper-*"')
+    add(
+        "--tasks",
+        type=_names,
+        metavar="T,U",
+        help='only these tasks; patterns such as "hopper-*", or your own files of data (.npz, '
+        ".h5), which need no suite",
+    )
     add("--seeds", type=int, metavar="N", help="training seeds 0 to N-1")
     add("--dataset-seeds", type=int, metavar="N", help="draws of every dataset (default: 1)")
-    add("--source", default="local", help="where data comes from (default: local)")
+    add(
+        "--source",
+        default="",
+        help="where data comes from (default: file where --tasks are files, else local)",
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        metavar="PATH",
+        help="a file or folder where source d4rl looks for its files first",
+    )
+    add("--download", action="store_true", help="fetch data that is not on this machine")
     add("--jobs", type=int, metavar="N", help="worker processes (default: one per core)")
     add("--device", default="auto", help="auto (default), cpu or cuda")
     add("--precision", default="float32", choices=("float32", "float64"), help="default: float32")
@@ -170,20 +187,20 @@ def make_console() -> Console:
 def _main(chosen: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
     if chosen.list:
         return list_everything(console, chosen.plugins)
-    if chosen.suite is None:
-        raise UsageError("name a suite, for example core3; --list shows them")
     _check_scores(chosen.scores)
     if chosen.status or chosen.report:
         return look(console, chosen)
     jobs = worker_count(chosen.jobs)
     options = Options(
-        suite=chosen.suite,
+        suite=chosen.suite or "",
         budget=chosen.budget,
         agents=chosen.agents,
         tasks=chosen.tasks,
         seeds=chosen.seeds,
         dataset_seeds=chosen.dataset_seeds,
         source=chosen.source,
+        data_dir=chosen.data_dir,
+        download=chosen.download and not chosen.dry_run,
         out=chosen.out,
         device=chosen.device,
         precision=chosen.precision,
@@ -221,9 +238,9 @@ def _check_scores(files: Sequence[Path]) -> None:
 
 def look(console: Console, chosen: argparse.Namespace) -> int:
     """``--status`` and ``--report`` of what was last planned; quick, since no agent is imported."""
-    suite = load_suite(chosen.suite)
+    suite, source = choose_suite(chosen.suite or "", chosen.source, chosen.tasks)
     budget, _ = suite.get_budget(chosen.budget)
-    folder = report_folder(chosen.out, suite.name, budget, chosen.source)
+    folder = report_folder(chosen.out, suite.name, budget, source)
     try:
         plan = read_plan(folder / PLAN_FILE)
     except RecordError as error:
@@ -401,14 +418,16 @@ def report(
     console: Console, folder: Path, out: Path, allow_missing: bool, scores: Sequence[Path] = ()
 ) -> int:
     """Writes the report of a plan, prints the table, and says how it ended."""
-    from analysis.frame import ScoresError, add_foreign, load
+    from analysis.frame import ScoresError, add_foreign, collect
     from analysis.report import build
     from analysis.tables import terminal
+    from analysis.unsimulated import section
 
     plan = read_plan(folder / PLAN_FILE)
     try:
         page = build(folder, out, allow_missing=allow_missing, foreign=scores)
-        runs, _ = add_foreign(plan, load(out, plan), scores)
+        results = collect(out, plan)
+        runs, _ = add_foreign(plan, results.runs, scores)
     except ScoresError as error:
         raise UsageError(f"--scores {error}") from None
     except OSError as error:
@@ -419,7 +438,7 @@ def report(
             "red",
         )
         return FAILED
-    console.print(terminal(plan, runs))
+    console.print(terminal(plan, runs, section(results.finished)))
     console.print(f"report: {page}")
     failed = list(states_of(plan, out).values()).count("failed")
     if failed:

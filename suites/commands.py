@@ -143,7 +143,10 @@ def _write(file: Path, policy: Policy, played: Played) -> None:
                 "task": policy.task["id"],
                 "agent": policy.agent["label"],
                 "seed": policy.seed,
-                "episodes": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
+                "episodes": [
+                    {k: None if v != v else v for k, v in zip(COLUMNS, row, strict=True)}
+                    for row in rows
+                ],
             }
         )
     with _writing(file):

@@ -73,6 +73,8 @@ def print_matrix(console: Console, plan: Plan, states: Mapping[str, State]) -> N
     for task in plan.tasks:
         if task["missing"]:
             console.print(f"missing: {task['id']}: {task['missing']}")
+        elif not task.get("simulator", True):
+            tell(console, f"{task['id']}: no simulator: trained and reported without returns")
     for stale in plan.stale:
         console.print(f"stale, left alone: {stale['path']} ({stale['why']})")
 
@@ -209,19 +211,21 @@ class Monitor:
 
 
 def outcome(job: Job) -> str:
-    """A finished job's score, from its records."""
+    """A finished job's score, or its return where there is no scale, from its records."""
     from pathlib import Path
 
-    scores = []
+    finals = []
     for path in job.paths:
         try:
-            scores.append(read_record(Path(job.out) / path).final["score"])
-        except (RecordError, KeyError):
+            finals.append(read_record(Path(job.out) / path).final)
+        except RecordError:
             continue
-    if not scores:
-        return "ready"
-    what = "behaviour scores" if job.kind == "data" else "score"
-    return f"{what} {', '.join(f'{score:z.1f}' for score in scores)}"
+    for key, what in (("score", "score"), ("return_mean", "return")):
+        values = [final[key] for final in finals if key in final]
+        if values:
+            verb = f"behaviour {what}s" if job.kind == "data" else what
+            return f"{verb} {', '.join(f'{value:z.1f}' for value in values)}"
+    return "ready" if job.kind == "data" else "trained"
 
 
 def print_ends(console: Console, what: str, ends: Iterable[tuple[Job, str]]) -> None:

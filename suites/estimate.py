@@ -14,6 +14,7 @@ JOB_SECONDS = 0.5  # checking a dataset's sha256, writing records
 # policies between random and expert; the estimate is meant to hold within a factor of 1.5.
 MEAN_LENGTH = {"halfcheetah": 1000, "hopper": 450, "walker2d": 600}
 RANDOM_LENGTH = {"halfcheetah": 1000, "hopper": 22, "walker2d": 20}
+UNKNOWN_LENGTH = 500
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def estimate(jobs: list[Job], source: Source) -> list[Estimate]:
     def key(job: Job) -> tuple[str, ...]:
         # One environment speaks for all of an agent's, whose sizes differ little.
         if job.kind == "data":
-            return ("data", job.task["env_id"])
+            return ("data", job.task["env_id"] or "")
         return ("train", job.agent["label"], str(len(job.seeds)))
 
     representatives = {key(job): job for job in reversed(jobs)}
@@ -64,18 +65,22 @@ def _job(job: Job, speed: Speed | None, env_step: dict[str, float], source: Sour
     environment = job.task["environment"]
     seconds_per_step = env_step.get(job.task["env_id"], 1e-4)
     if job.kind == "data":
-        if source.is_cached(job.task["id"], job.data["size"], job.data["seed"]):
+        if source.is_cached(job.key, job.data["size"], job.data["seed"]):
             return Estimate(data=JOB_SECONDS)
-        size = job.data["size"] or source.default_size(job.task["id"])
+        size = job.data["size"] or source.default_size(job.key)
         return Estimate(data=JOB_SECONDS + size * seconds_per_step)
     if speed is None:
         return Estimate(unknown=(job.agent["label"],))
     budget = job.budget
-    length = (RANDOM_LENGTH if job.agent["reference"] else MEAN_LENGTH)[environment]
+    training = JOB_SECONDS + job.updates * speed.update
+    if job.task["env_id"] is None:
+        return Estimate(training=training)
+    lengths = RANDOM_LENGTH if job.agent["reference"] else MEAN_LENGTH
+    length = lengths.get(environment, UNKNOWN_LENGTH)
     sweeps = budget["evaluations"] + 1
     episodes = budget["evaluations"] * budget["evaluation_episodes"] + budget["final_episodes"]
     acts = sweeps * min(1000, 1.5 * length)  # a sweep lasts as long as its longest episode
     return Estimate(
-        training=JOB_SECONDS + job.updates * speed.update,
+        training=training,
         evaluation=len(job.seeds) * episodes * length * seconds_per_step + acts * speed.act,
     )

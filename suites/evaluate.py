@@ -15,6 +15,7 @@ from baselines.common import Noise
 from baselines.contract import Agent, Memory, Spec, Step
 from suites.datasets.transforms import Transform
 from suites.envs import make_vector
+from suites.spaces import is_integer
 
 # Reset seeds are the same for every agent and training seed, and far from those that data is made
 # with (which are 63-bit digests).
@@ -28,11 +29,21 @@ class PolicyError(RuntimeError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Raw returns and lengths ``[S, E]``, and the episodes' reset seeds ``[E]``."""
+    """Raw returns and lengths ``[S, E]``, and the episodes' reset seeds ``[E]``.
+
+    ``successes`` ``[S, E]`` are 1 for episodes in which the environment reported success, 0 for
+    others, and NaN where the environment knows no success.
+    """
 
     returns: npt.NDArray[np.float64]
     lengths: npt.NDArray[np.int64]
     reset_seeds: npt.NDArray[np.int64]
+    successes: npt.NDArray[np.float64]
+
+    def success_rate(self, i: int) -> dict[str, float]:
+        """The i-th seed's share of successes, for its record; empty where there is no success."""
+        found = self.successes[i]
+        return {"success_rate": float(found.mean())} if np.isfinite(found).any() else {}
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """The same for a checkpoint."""
@@ -42,6 +53,23 @@ class Evaluation:
     def from_tensors(cls, saved: Mapping[str, torch.Tensor]) -> Evaluation:
         """What ``to_tensors`` was made of."""
         return cls(**{name: value.numpy() for name, value in saved.items()})
+
+
+class NoSimulator:
+    """Stands where an :class:`Evaluator` would for tasks that have no simulator: no episodes."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.seeds = len(seeds)
+
+    def run(
+        self, agent: Agent, number: int, listen: Callable[[], None] | None = None
+    ) -> Evaluation:
+        """As :meth:`Evaluator.run`, with E = 0."""
+        none = np.zeros((self.seeds, 0))
+        return Evaluation(none, none.astype(np.int64), np.zeros(0, np.int64), none)
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 class Evaluator:
@@ -106,6 +134,7 @@ class Evaluator:
         )
         rewards = np.zeros(count)
         returns, lengths = np.zeros(count), np.zeros(count, np.int64)
+        successes = np.full(count, np.nan)
         first, active = np.ones(count, bool), np.ones(count, bool)
         memory: Memory | None = None
         while active.any():
@@ -122,12 +151,17 @@ class Evaluator:
             observations, rewards = played.observations, played.rewards
             returns += rewards
             lengths += active
+            if played.successes is not None:
+                successes = np.fmax(successes, played.successes)
             active = active & ~(played.terminations | played.truncations)
             first[:] = False
             if listen is not None:
                 listen()
         return Evaluation(
-            returns.reshape(seeds, episodes), lengths.reshape(seeds, episodes), self.reset_seeds
+            returns.reshape(seeds, episodes),
+            lengths.reshape(seeds, episodes),
+            self.reset_seeds,
+            successes.reshape(seeds, episodes),
         )
 
     def _stack(self, values: npt.NDArray[np.generic]) -> torch.Tensor:
@@ -139,25 +173,45 @@ class Evaluator:
     def _actions(
         self, actions: torch.Tensor, active: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.generic]:
-        space = self.spec.action_space
-        expected = (len(self.seeds), self.episodes, *(space.shape or ()))
-        if not isinstance(actions, torch.Tensor) or tuple(actions.shape) != expected:
-            shape = (
-                tuple(actions.shape)
-                if isinstance(actions, torch.Tensor)
-                else type(actions).__name__
-            )
-            raise PolicyError(
-                f"act returned actions of shape {shape}; the contract asks for {expected}"
-            )
-        flat = actions.detach().cpu().numpy().reshape(-1, *expected[2:])
-        if not np.isfinite(flat[active]).all():
-            raise PolicyError("act returned actions that are not finite (NaN or infinity)")
-        return clip_to(space, flat)
+        space, lead = self.spec.action_space, (len(self.seeds), self.episodes)
+        return clip_to(space, check_actions(actions, space, lead, active))
 
     def close(self) -> None:
         """Frees the simulators."""
         self.env.close()
+
+
+def check_actions(
+    actions: torch.Tensor,
+    space: spaces.Space[Any],
+    lead: tuple[int, int],
+    active: npt.NDArray[np.bool_],
+) -> npt.NDArray[Any]:
+    """What an agent's ``act`` returned, ``[S * E, *action]``, if it is as the contract says.
+
+    Args:
+        actions: should be ``[S, E, *action]``.
+        space: of one action.
+        lead: S and E.
+        active: ``[S * E]``, the episodes that still go on; of the others anything is taken.
+
+    Raises:
+        PolicyError: saying what is wrong.
+    """
+    expected = (*lead, *(space.shape or ()))
+    if not isinstance(actions, torch.Tensor) or tuple(actions.shape) != expected:
+        shape = (
+            tuple(actions.shape) if isinstance(actions, torch.Tensor) else type(actions).__name__
+        )
+        raise PolicyError(
+            f"act returned actions of shape {shape}; the contract asks for {expected}"
+        )
+    flat = actions.detach().cpu().numpy().reshape(-1, *expected[2:])
+    if not np.isfinite(flat[active]).all():
+        raise PolicyError("act returned actions that are not finite (NaN or infinity)")
+    if is_integer(space) and not all(space.contains(action) for action in flat[active]):
+        raise PolicyError(f"act returned actions that are not in {space}")
+    return flat
 
 
 def clip_to(space: spaces.Space[Any], actions: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gymnasium.envs.mujoco import MujocoEnv
 
 from baselines.config import UsageError
+from suites.envs import registered
 from suites.envs.mujoco import Flags, Floats, VectorEnv, VectorStep
 
 Frame = npt.NDArray[np.uint8]  # [H, W, 3]
@@ -120,7 +121,7 @@ def make_rendered(env_id: str) -> gymnasium.Env[Any, Any]:
         os.environ.setdefault("MUJOCO_GL", "egl")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # gymnasium's advice to leave -v4
-        env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, render_mode="rgb_array")
+        env: gymnasium.Env[Any, Any] = registered.make(env_id, render_mode="rgb_array")
     try:
         platform = os.environ.get("MUJOCO_GL")
         if platform and isinstance(env.unwrapped, MujocoEnv):

@@ -29,7 +29,8 @@ class Job:
         name: for people, for example "td3_bc on hopper-medium, seed 0".
         out: output folder.
         task: id, title, environment, quality, env_id, version, source, reference_min,
-            reference_max, reference_source.
+            reference_max, reference_source (None where returns have no scale); of tasks that no
+            catalogue has also key, spaces and horizon.
         data: size and seed to ask the source for.
         cell: the identity shared by the stack's cells, without the seed.
         agent: label, name, version, config, preset, track, configs_tried, reference.
@@ -38,6 +39,7 @@ class Job:
         seeds: the stack's seeds, in order.
         paths: the cells' folders, relative to ``out``, in the same order.
         plugins: plugin files to load first.
+        studies: what to study once training is over, by name.
         device: torch device.
         precision: "float32" or "float64".
         checkpoint_seconds: between two checkpoints of a training job; 0 for one after every update.
@@ -57,6 +59,7 @@ class Job:
     seeds: list[int]
     paths: list[str]
     plugins: list[str] = field(default_factory=list)
+    studies: list[str] = field(default_factory=list)
     device: str = "cpu"
     precision: Literal["float32", "float64"] = "float32"
     checkpoint_seconds: float = CHECKPOINT_SECONDS
@@ -67,6 +70,11 @@ class Job:
     def dataset(self) -> tuple[str, int]:
         """Which draw of which task's data it needs: (task, dataset seed)."""
         return self.task["id"], self.data["seed"]
+
+    @property
+    def key(self) -> str:
+        """What the source calls the task."""
+        return str(self.task.get("key", self.task["id"]))
 
     @property
     def updates(self) -> int:

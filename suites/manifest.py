@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +13,10 @@ import yaml
 from baselines.config import UsageError, build, check_name
 from baselines.contract import Phase
 from suites.catalog import TASKS
+from suites.datasets import DATA_SUFFIXES, has_own_tasks, task_label
+from suites.studies import STUDIES
+
+USUAL = ("bc", "td3_bc", "iql")  # the agents of a command line that names neither suite nor agents
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Suite:
     budget: str
     budgets: dict[str, Budget]
     where: str
+    studies: tuple[str, ...] = ()  # run on every cell once it is trained
 
     def get_budget(self, name: str | None) -> tuple[str, Budget]:
         """A budget by name, the suite's default for None.
@@ -101,6 +106,7 @@ class _Manifest:
     title: str = ""
     budget: str = "quick"
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    studies: list[str] = field(default_factory=list)
 
 
 def shipped() -> dict[str, Path]:
@@ -109,13 +115,20 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_suite(name_or_path: str) -> Suite:
+def load_suite(name_or_path: str, source: str = "") -> Suite:
     """Reads a suite by its name, or a manifest file by its path.
+
+    Args:
+        name_or_path: which one.
+        source: the source asked for. One that has tasks of its own will judge the tasks' names;
+            otherwise they must stand in the catalogue, or name files of data.
 
     Raises:
         UsageError: one sentence naming the file, the key and the remedy.
     """
     path = Path(name_or_path)
+    if path.suffix.lower() in DATA_SUFFIXES:
+        raise UsageError(f"{path} is data, not a suite; give it as --tasks {path}")
     if path.suffix not in (".yaml", ".yml") and "/" not in name_or_path:
         path = shipped()[check_name(name_or_path, shipped(), "suite")]
         where = path.name
@@ -126,9 +139,15 @@ def load_suite(name_or_path: str) -> Suite:
     if not manifest.tasks:
         raise UsageError(f"{where}: tasks is empty; name at least one task")
     for i, task in enumerate(manifest.tasks):
-        check_name(task, TASKS, "task", f"{where}: tasks[{i}]")
+        own = Path(task).suffix.lower() in DATA_SUFFIXES or (source and has_own_tasks(source))
+        if not own:
+            check_name(task, TASKS, "task", f"{where}: tasks[{i}]")
         if task in manifest.tasks[:i]:
             raise UsageError(f'{where}: tasks[{i}]: "{task}" stands there twice; remove one')
+    for i, study in enumerate(manifest.studies):
+        check_name(study, STUDIES, "study", f"{where}: studies[{i}]")
+        if study in manifest.studies[:i]:
+            raise UsageError(f'{where}: studies[{i}]: "{study}" stands there twice; remove one')
     budgets = load_budgets()
     for key, value in manifest.budgets.items():
         budgets[key] = build(Budget, value, f"{where}: budgets.{key}")
@@ -141,6 +160,25 @@ def load_suite(name_or_path: str) -> Suite:
         budget=manifest.budget,
         budgets=budgets,
         where=where,
+        studies=tuple(manifest.studies),
+    )
+
+
+def suite_of(tasks: Sequence[str]) -> Suite:
+    """The suite of a command line that names tasks and no suite: :data:`USUAL` on these."""
+    labels = [
+        task_label(Path(task).stem if Path(task).suffix.lower() in DATA_SUFFIXES else task)
+        for task in tasks
+    ]
+    more = f"-and-{len(tasks) - 1}-more" if len(tasks) > 1 else ""
+    return Suite(
+        name=labels[0] + more,
+        title=", ".join(labels),
+        tasks=tuple(TASKS),
+        arms=read_arms(list(USUAL), "--agents"),
+        budget="quick",
+        budgets=load_budgets(),
+        where="--agents",
     )
 
 

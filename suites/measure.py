@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,11 +26,15 @@ MEASURE_CALLS = 3  # at least, however slow
 WARM_CALLS = 3
 EPISODES = 10  # environments stepped side by side
 TIMEOUT = 120.0  # for all of it
+PARTS = ("one", "two", "three")  # of made-up rewards
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds per gradient update of a stack, per ``act`` of it, and per environment step."""
+    """Seconds per gradient update of a stack, per ``act`` of it, and per environment step.
+
+    The latter are 0 for tasks without a simulator.
+    """
 
     update: float
     act: float
@@ -66,7 +70,7 @@ def main() -> None:
     """Measures the jobs on standard input."""
     protocol = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    env_steps: dict[str, float] = {}
+    env_steps: dict[str | None, float] = {None: 0.0}
     for values in json.load(sys.stdin):
         job = Job(**values)
         env_id = job.task["env_id"]
@@ -109,7 +113,7 @@ def _agent(job: Job) -> tuple[float, float]:
     cls = Registry(job.plugins).get(job.agent["name"])
     config = make_config(cls, job.agent["config"], job.name)
     needs = needs_of(cls, config, job.name)
-    dataset = made_up_dataset(job.task["env_id"])
+    dataset = made_up_dataset(job.task)
     transform = Transform.fit(dataset, needs)
     spec = make_spec(job, dataset, transform, needs)
     agent = cls(spec, config, job.seeds)
@@ -135,29 +139,36 @@ def _agent(job: Job) -> tuple[float, float]:
         return update, _seconds_per_call(lambda: agent.act(step))
 
 
-def made_up_dataset(env_id: str) -> Any:
-    """A small dataset of noise with an environment's shapes; only its speed is of interest."""
-    from suites.datasets import store
-    from suites.envs import make_vector
+def made_up_dataset(task: Mapping[str, Any]) -> Any:
+    """A small dataset of noise with a task's shapes; only its speed is of interest."""
+    from gymnasium.spaces import Box
 
-    env = make_vector(env_id, 1)
+    from suites.datasets import store
+    from suites.spaces import of_task
+
+    observation_space, action_space, _ = of_task(task)
     rng, rows, length = np.random.default_rng(0), 4000, 100
-    observations = rng.standard_normal((rows, *(env.observation_space.shape or ())))
+    observations = rng.standard_normal((rows, *(observation_space.shape or ())))
+    if isinstance(action_space, Box):
+        actions = rng.uniform(-0.9, 0.9, (rows, *action_space.shape))
+    else:
+        action_space.seed(0)
+        actions = np.stack([action_space.sample() for _ in range(rows)])
     table, columns = store.pack(
         {
             "observations": observations,
-            "actions": rng.uniform(-0.9, 0.9, (rows, *(env.action_space.shape or ()))),
+            "actions": actions,
             "rewards": rng.standard_normal(rows),
             "next_observations": observations,
             "terminations": np.zeros(rows),
             "truncations": (np.arange(rows) % length == length - 1).astype(float),
             "policy_ids": rng.integers(0, 3, rows),
-            "reward_parts": rng.standard_normal((rows, max(1, len(env.reward_parts)))),
+            "reward_parts": rng.standard_normal((rows, len(PARTS))),
         }
     )
     card = {
         "columns": columns,
-        "reward_parts": list(env.reward_parts),
+        "reward_parts": list(PARTS),
         "policies": [{}, {}, {}],
         "transitions": rows,
         "episodes": rows // length,
@@ -165,7 +176,6 @@ def made_up_dataset(env_id: str) -> Any:
         "return_best": 1.0,
         "return_worst": -1.0,
     }
-    env.close()
     return store.Dataset(None, card, table)
 
 

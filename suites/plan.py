@@ -6,18 +6,21 @@ import hashlib
 import json
 import shlex
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from baselines.config import UsageError, check_name
 from baselines.registry import Registry
 from results.record import RECORD_FILE, Plan, Record, RecordError, read_record, scan, to_json
-from suites.datasets import Source, get_source
+from suites.datasets import Source, choose_source, get_source
+from suites.fetch import fetch_all
 from suites.job import Job, State, read_state, remove_checkpoints, unfinished_stacks
-from suites.manifest import Budget, Suite, load_suite
+from suites.manifest import Budget, Suite, load_suite, suite_of
 from suites.resolve import (
     BEHAVIOUR,
+    CLONING,
+    PLANNING,
     REFERENCES,
     Options,
     Row,
@@ -26,10 +29,13 @@ from suites.resolve import (
     choose_tasks,
     describe_task,
     match_needs,
+    match_spaces,
     read_settings,
     reference_row,
     resolve_row,
+    task_names,
 )
+from suites.studies import STUDIES
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,11 @@ class SuitePlan:
             source=self.options.source,
             seeds=sorted({seed for row in self.rows if not row.reference for seed in row.seeds}),
             tasks=[
-                {key: task[key] for key in ("id", "title", "environment", "quality", "missing")}
+                {
+                    **{k: task[k] for k in ("id", "title", "environment", "quality", "missing")},
+                    "simulator": task["env_id"] is not None or task["missing"] is not None,
+                    "scored": task["reference_min"] is not None,
+                }
                 for task in self.tasks
             ],
             agents=[
@@ -184,7 +194,7 @@ class SuitePlan:
             kind=kind,
             name=name,
             out=str(self.options.out),
-            task={key: value for key, value in task.items() if key not in ("missing", "datasets")},
+            task={key: value for key, value in task.items() if key not in PLANNING},
             data={"size": self.budget.transitions, "seed": draw},
             cell=identity_of(task, draw, row, self.options),
             agent=row.describe(),
@@ -193,6 +203,7 @@ class SuitePlan:
             seeds=seeds or [0],
             paths=[c.path for c in cells],
             plugins=[str(Path(p).resolve()) for p in self.options.plugins],
+            studies=list(row.studies),
             device=self.device if kind == "train" and not row.reference else "cpu",
             precision=self.options.precision,
             checkpoint_seconds=self.options.checkpoint_seconds,
@@ -206,13 +217,27 @@ def report_folder(out: Path, suite: str, budget: str, source: str) -> Path:
     return out / "reports" / f"{suite}-{budget}-{source}"
 
 
+def choose_suite(suite: str, source: str, tasks: Sequence[str] | None) -> tuple[Suite, str]:
+    """The suite and the name of the source that a command line means; reads no data.
+
+    Raises:
+        UsageError: unknown name, an invalid manifest, or neither suite nor tasks.
+    """
+    if not suite and not tasks:
+        raise UsageError("name a suite, for example core3; --list shows them")
+    found = load_suite(suite, source) if suite else suite_of(tasks or ())
+    # The tasks asked for come before those of the suite, which they replace.
+    return found, choose_source(source, tasks or (found.tasks if suite else ()))
+
+
 def make_plan(options: Options, command: str = "") -> SuitePlan:
     """Resolves every name and number of a suite before any compute.
 
     Raises:
         UsageError: one sentence naming what is wrong and the remedy.
     """
-    suite = load_suite(options.suite)
+    suite, source_name = choose_suite(options.suite, options.source, options.tasks)
+    options = replace(options, source=source_name)
     budget_name, budget = suite.get_budget(options.budget)
     source = get_source(options.source)
     registry = Registry(options.plugins)
@@ -239,10 +264,22 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
                 label, arm, settings.get(label, {}), registry, budget_name, budget, count, suite
             )
         )
+    names = task_names(options, suite)
+    if options.data_dir is not None and options.data_dir.is_file() and len(names) > 1:
+        raise UsageError(
+            f"--data-dir {options.data_dir} is one file for {len(names)} tasks; name its task with "
+            "--tasks, or give a folder"
+        )
+    if options.download:
+        fetch_all(source, options.source, names, options.data_dir)
     tasks = [
-        describe_task(task, source, options, budget, draws) for task in choose_tasks(options, suite)
+        describe_task(task, source, options, budget, draws)
+        for task in choose_tasks(options, suite, source)
     ]
-    match_needs(rows, source, options.source)
+    named = suite.arms if options.agents is None else options.agents
+    asked = [label for label in arms if label != CLONING or label in named]
+    rows, unfit = match_spaces(rows, tasks, asked)
+    match_needs(rows, tasks, options.source)
     plan = SuitePlan(
         options=options,
         suite=suite,
@@ -260,7 +297,8 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
             for row in rows:
                 plan.cells.extend(_cells(task, draw, row, options))
     plan.stale = find_stale(plan)
-    plan.warnings = [warning for row in rows if row.code for warning in edited_plugin(plan, row)]
+    plan.warnings = unfit + [note for task in tasks for note in task["notes"]]
+    plan.warnings += [warning for row in rows if row.code for warning in edited_plugin(plan, row)]
     plan.warnings += damaged(plan)
     return plan
 
@@ -268,7 +306,9 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
 def identity_of(task: Mapping[str, Any], draw: int, row: Row, options: Options) -> dict[str, Any]:
     """All that a cell's numbers depend on, its seed apart."""
     numbers = {k: v for k, v in row.budget.items() if k not in ("name", "shrunk", "meaningless")}
+    studies = {name: STUDIES[name].version for name in row.studies}
     return {
+        **({"studies": studies} if studies else {}),
         "task": {key: task[key] for key in ("id", "version", "env_id")},
         "agent": {"name": row.arm.agent, "version": row.version, "config": row.config},
         "phases": [asdict(phase) for phase in row.phases],
@@ -287,6 +327,8 @@ def cell_path(identity: Mapping[str, Any], seed: int) -> str:
 
 
 def _cells(task: Mapping[str, Any], draw: int, row: Row, options: Options) -> Iterator[Cell]:
+    if row.reference and row.cls is not None and task["env_id"] is None:
+        return  # a reference does nothing but play episodes
     identity = identity_of(task, draw, row, options)
     for seed in row.seeds:
         path = cell_path(identity, seed)
@@ -339,6 +381,7 @@ def _timeless(identity: Mapping[str, Any], seed: int) -> str:
             "task": identity["task"]["id"],
             "agent": {k: v for k, v in identity["agent"].items() if k != "version"},
             "dataset": identity["dataset"].get("seed", 0),
+            "studies": sorted(identity.get("studies", ())),
             "seed": seed,
         },
         sort_keys=True,
@@ -352,6 +395,8 @@ def _difference(record: Record, current: Mapping[str, Any]) -> str:
         reasons.append(f"agent version {found['agent']['version']}, now {now['agent']['version']}")
     if found["dataset"] != now["dataset"]:
         reasons.append(f"dataset {found['dataset']['id'][:12]}, now {now['dataset']['id'][:12]}")
+    if found.get("studies") != now.get("studies"):
+        reasons.append(f"studies {found.get('studies')}, now {now.get('studies')}")
     if found["task"] != now["task"]:
         reasons.append(f"task {found['task']}, now {now['task']}")
     return "; ".join(reasons)

@@ -17,9 +17,9 @@ from baselines.contract import Agent, Memory, Phase, Spec, Step
 from baselines.registry import Registry, make_config
 from results.record import POLICY_FILE, Episodes, Record, normalized_score
 from suites.datasets.transforms import Transform
-from suites.envs import make_vector
 from suites.evaluate import Evaluator, clip_to
 from suites.film import Film
+from suites.spaces import of_task as spaces_of
 
 # Episode e of the block S is reset with this + S * BLOCK + e: above the seeds of the evaluations
 # during and after training (suites/evaluate.py), far below the data's, which are 63-bit digests.
@@ -33,7 +33,7 @@ class Played:
 
     Attributes:
         returns: raw sums of rewards.
-        scores: the same on D4RL's scale.
+        scores: the same on D4RL's scale, NaN where the task has none.
         lengths: in steps.
         reset_seeds: each episode's.
     """
@@ -70,20 +70,18 @@ class Policy:
         seeds, index = saved["seeds"], saved["index"]
         self.seed = seeds[index]
         self.transform = Transform.from_dict(saved["transform"])
-        env = make_vector(self.task["env_id"], 1)
-        self.observation_space, self.action_space = env.observation_space, env.action_space
+        self.observation_space, self.action_space, horizon = spaces_of(self.task)
         self.spec = Spec(
-            env.observation_space,
-            env.action_space,
+            self.observation_space,
+            self.action_space,
             phases=tuple(Phase(**phase) for phase in saved["phases"]),
-            horizon=env.horizon,
+            horizon=horizon,
             reward_parts=tuple(saved["reward_parts"]),
             policies=saved["policies"],
             policy_groups=saved.get("policy_groups", 0),  # older policies lack it
             statistics=saved["statistics"],
             dtype=saved["precision"],
         )
-        env.close()
         cls = Registry(plugins or saved["plugins"]).get(self.agent["name"])
         config = make_config(cls, self.agent["config"], f'agent "{self.agent["label"]}"')
         agent = cls(self.spec, config, seeds)
@@ -195,6 +193,11 @@ class Policy:
 
     def _play(self, episodes: int, first: int, number: int, video: str | Path | None) -> Played:
         env_id = self.task["env_id"]
+        if env_id is None:
+            raise UsageError(
+                f"{self}: the task has no simulator, so no episodes can be played; name one as "
+                '"env_id" in the data, or use the policy through load_policy and export'
+            )
         film = None if video is None else Film(Path(video), env_id)
         evaluator = Evaluator(env_id, self.spec, [self.seed], self.transform, episodes, first)
         try:
@@ -207,7 +210,9 @@ class Policy:
             evaluator.close()
         returns = result.returns[0]
         low, high = self.task["reference_min"], self.task["reference_max"]
-        scores = normalized_score(returns, low, high)
+        scores = np.full(len(returns), np.nan)
+        if low is not None:
+            scores = normalized_score(returns, low, high)
         return Played(returns, scores, result.lengths[0], result.reset_seeds)
 
 

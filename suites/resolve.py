@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,12 @@ from typing import Any, Literal
 import yaml
 
 from baselines.config import UsageError, check_name
-from baselines.contract import WINDOW_FIELDS, Phase
+from baselines.contract import WINDOW_FIELDS, Phase, Spec
 from baselines.registry import Registry, make_config, needs_of
 from results.record import to_json
-from suites.catalog import TASKS, reference
-from suites.datasets import Source
+from suites.catalog import TASKS, Task, reference
+from suites.datasets import OwnTask, Source, own_task, task_fields, task_key
+from suites.datasets.store import DatasetError
 from suites.job import CHECKPOINT_SECONDS
 from suites.manifest import Arm, Budget, Suite, read_phases
 
@@ -25,6 +26,8 @@ BEHAVIOUR = "behaviour"
 REFERENCES = ("random", BEHAVIOUR)
 CLONING = "bc"  # every table shows it beside random and behaviour
 BEHAVIOUR_VERSION = 1
+# Of a task's description; no part of jobs and records.
+PLANNING = ("missing", "datasets", "fields", "notes")
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,16 @@ class Options:
     """What a person may choose on the command line or from Python; None takes the suite's default.
 
     Attributes:
-        suite: name, or path of a manifest.
+        suite: name, or path of a manifest; "" for the usual agents on ``tasks``.
         budget: name of a budget.
         agents: labels of the suite or names of registered agents; None for all of the suite's.
-        tasks: task names or patterns ("hopper-*"); None for all.
+        tasks: task names or patterns ("hopper-*"), or what the source has of its own, such as
+            files; None for all.
         seeds: number of training seeds.
         dataset_seeds: number of draws of every dataset, each with its own dataset seed.
-        source: where data comes from.
+        source: where data comes from; "" for "file" if the tasks are files, else "local".
+        data_dir: a file or folder in which the source looks for its data first.
+        download: fetch data that is not on this machine; without it nothing uses the network.
         out: output folder.
         device: "auto", "cpu" or "cuda".
         precision: "float32" or "float64".
@@ -56,7 +62,9 @@ class Options:
     tasks: Sequence[str] | None = None
     seeds: int | None = None
     dataset_seeds: int | None = None
-    source: str = "local"
+    source: str = ""
+    data_dir: Path | None = None
+    download: bool = False
     out: Path = Path("results/runs")
     device: str = "auto"
     precision: Literal["float32", "float64"] = "float32"
@@ -82,6 +90,7 @@ class Row:
     reference: bool = False
     cls: Any = None  # the agent's class; None for behaviour
     code: str | None = None  # sha256 of the plugin file that brought the agent
+    studies: tuple[str, ...] = ()  # run on every cell once it is trained
 
     def describe(self) -> dict[str, Any]:
         """The record's ``agent`` block."""
@@ -123,17 +132,45 @@ def choose_arms(options: Options, suite: Suite, registry: Registry) -> dict[str,
     return arms
 
 
-def choose_tasks(options: Options, suite: Suite) -> list[str]:
-    """The suite's tasks, or those that match a pattern of ``--tasks``."""
+def choose_tasks(options: Options, suite: Suite, source: Source) -> list[Task | OwnTask]:
+    """The suite's tasks, or those that match ``--tasks``, which may also name the source's own.
+
+    Raises:
+        UsageError: unknown name, data that cannot be used, or two tasks of one id.
+    """
+    names = task_names(options, suite)
+    where = f"--tasks (suite {suite.name})"
+    chosen = [_find_task(name, suite, source, where) for name in names]
+    by_id: dict[str, str] = {}
+    for task, name in zip(chosen, names, strict=True):
+        if task.id in by_id:
+            raise UsageError(
+                f'{by_id[task.id]} and {name} would both be called "{task.id}"; rename one'
+            )
+        by_id[task.id] = name
+    return chosen
+
+
+def task_names(options: Options, suite: Suite) -> list[str]:
+    """The suite's tasks, or those that match ``--tasks``; a name that matches none is kept."""
     if options.tasks is None:
         return list(suite.tasks)
-    chosen: list[str] = []
+    names: list[str] = []
     for pattern in options.tasks:
-        matches = fnmatch.filter(suite.tasks, pattern)
-        if not matches:
-            check_name(pattern, suite.tasks, "task", f"--tasks (suite {suite.name})")
-        chosen += [task for task in matches if task not in chosen]
-    return chosen
+        matches = fnmatch.filter(suite.tasks, pattern) or [pattern]
+        names += [task for task in matches if task not in names]
+    return names
+
+
+def _find_task(name: str, suite: Suite, source: Source, where: str) -> Task | OwnTask:
+    try:
+        found = own_task(source, name)
+    except DatasetError as error:
+        raise UsageError(str(error)) from None
+    if found is not None:
+        return found
+    known = [task for task in suite.tasks if task in TASKS]
+    return TASKS[check_name(name, known, "task", where)]
 
 
 def read_settings(settings: Sequence[str], arms: Mapping[str, Arm]) -> dict[str, dict[str, Any]]:
@@ -174,7 +211,7 @@ def resolve_row(
         arm=arm,
         config=_plain(config),
         version=cls.version,
-        phases=read_phases(arm.phases, updates, where),
+        phases=read_phases(arm.phases or default_phases(cls, config), updates, where),
         budget=_numbers(
             budget_name,
             budget,
@@ -185,7 +222,14 @@ def resolve_row(
         seeds=tuple(range(seeds)),
         cls=cls,
         code=_plugin_digest(registry.sources[arm.agent]),
+        studies=suite.studies,
     )
+
+
+def default_phases(cls: type[Any], config: Any) -> list[dict[str, Any]] | None:
+    """The phases an agent of this config trains through where a manifest names none."""
+    chosen = getattr(cls, "phases", None)
+    return None if chosen is None else chosen(config)
 
 
 def _plugin_digest(origin: str) -> str | None:
@@ -232,16 +276,38 @@ def _plain(config: Any) -> dict[str, Any]:
 
 
 def describe_task(
-    task_id: str, source: Source, options: Options, budget: Budget, draws: int
+    task: Task | OwnTask, source: Source, options: Options, budget: Budget, draws: int
 ) -> dict[str, Any]:
-    """The record's ``task`` block, plus ``missing`` and the ``datasets``' identities by draw."""
-    task = TASKS[task_id]
-    low, high, published = reference(task.environment)
-    missing = source.missing(task_id)
+    """The record's ``task`` block, plus :data:`PLANNING`: what only the planner needs.
+
+    Of a source's own tasks it also has ``key``, ``spaces`` and ``horizon``, so that a job says all
+    that a worker must know of a task which no catalogue has. ``missing`` is a sentence or None,
+    ``datasets`` are identities by draw, ``fields`` are those of every transition, ``notes`` are
+    sentences for people.
+
+    Raises:
+        UsageError: if the data asked for cannot be had, such as a second draw of recorded data.
+    """
+    facts: dict[str, Any] = {}
+    key, fields, notes, scale = task.id, None, [], None
+    if isinstance(task, OwnTask):
+        key, fields, scale = task.key, task.fields, task.reference
+        notes = [f"{task.id}: {note}" for note in task.notes]
+        facts = {"key": key, "spaces": task.spaces, "horizon": task.horizon}
+    else:
+        scale = reference(task.environment)
+        if (key := task_key(source, task.id, options.data_dir)) != task.id:
+            facts = {"key": key}
+    low, high, published = scale or (None, None, None)
+    missing = source.missing(key)
     if missing is not None:
-        missing = missing.removeprefix(f"{task_id}: ")  # it always stands beside the task's name
+        # It always stands beside the task's name.
+        missing = missing.removeprefix(f"{key}: ").removeprefix(f"{task.id}: ")
     count = 0 if missing else draws
-    identities = [source.identity(task_id, budget.transitions, draw) for draw in range(count)]
+    try:
+        identities = [source.identity(key, budget.transitions, draw) for draw in range(count)]
+    except DatasetError as error:
+        raise UsageError(str(error)) from None
     return {
         "id": task.id,
         "title": task.title,
@@ -253,13 +319,16 @@ def describe_task(
         "reference_min": low,
         "reference_max": high,
         "reference_source": published,
+        **facts,
         "missing": missing,
         "datasets": [identity["id"] for identity in identities],
+        "fields": fields or task_fields(source, key),
+        "notes": notes,
     }
 
 
-def match_needs(rows: Sequence[Row], source: Source, name: str) -> None:
-    """Refuses an agent whose needs the source's data cannot meet.
+def match_needs(rows: Sequence[Row], tasks: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Refuses an agent whose needs the tasks' data cannot meet.
 
     Raises:
         UsageError: naming agent, field and source.
@@ -270,10 +339,68 @@ def match_needs(rows: Sequence[Row], source: Source, name: str) -> None:
         config = make_config(row.cls, row.config, f"agents.{row.label}")
         needs = needs_of(row.cls, config, f'agent "{row.label}"')
         for field_name in needs.fields:
-            if field_name not in (*source.FIELDS, *WINDOW_FIELDS):
-                raise UsageError(
-                    f'agent "{row.label}" needs "{field_name}", which source "{name}" does not have'
-                )
+            for task in tasks:
+                if field_name not in (*task["fields"], *WINDOW_FIELDS):
+                    who = f"task {task['id']}" if "key" in task else f'source "{name}"'
+                    raise UsageError(
+                        f'agent "{row.label}" needs "{field_name}", which {who} does not have'
+                    )
+
+
+def match_spaces(
+    rows: Sequence[Row], tasks: Sequence[Mapping[str, Any]], asked: Container[str]
+) -> tuple[list[Row], list[str]]:
+    """Tries every agent on the spaces of the sources' own tasks, of which it may know nothing.
+
+    Args:
+        rows: all of the plan's.
+        tasks: as :func:`describe_task` gives them.
+        asked: labels that a person asked for; others are left out where they do not fit.
+
+    Returns:
+        The rows that remain, and a sentence about each that was left out.
+
+    Raises:
+        UsageError: an agent's own sentence about the spaces, with the task and the remedy.
+    """
+    kept, notes = list(rows), []
+    for row in rows:
+        for task in tasks:
+            if row.cls is None or task.get("spaces") is None:
+                continue
+            try:
+                _try_spaces(row, task)
+            except UsageError as error:
+                if row.label in asked:
+                    raise UsageError(
+                        f'agent "{row.label}" on {task["id"]}: {error}; choose others with --agents'
+                    ) from None
+                kept.remove(row)
+                notes.append(f"{row.label} is left out: {error} ({task['id']})")
+                break
+            except Exception:  # its own fault, which a run records with its traceback
+                break
+    return kept, notes
+
+
+def _try_spaces(row: Row, task: Mapping[str, Any]) -> None:
+    from suites.spaces import from_plain
+
+    known = task["fields"]
+    spec = Spec(
+        from_plain(task["spaces"]["observation"]),
+        from_plain(task["spaces"]["action"]),
+        phases=row.phases,
+        horizon=task["horizon"],
+        reward_parts=("reward",) * ("reward_parts" in known),
+        policies=int("policy_ids" in known),
+        policy_groups=int("policy_groups" in known),
+        statistics={
+            **{"transitions": 1000, "episodes": 1, "reward_scale": 1.0},
+            **{"return_mean": 0.5, "return_best": 1.0, "return_worst": 0.0},
+        },
+    )
+    row.cls(spec, make_config(row.cls, row.config, f"agents.{row.label}"), [0])
 
 
 def choose_device(name: str) -> str:

@@ -23,6 +23,7 @@ from results.record import (
     normalized_score,
     write_atomically,
     write_record,
+    write_study,
 )
 from suites import provenance
 from suites.checkpoint import (
@@ -38,9 +39,18 @@ from suites.datasets.groups import policy_groups
 from suites.datasets.sampler import Sampler
 from suites.datasets.store import Dataset
 from suites.datasets.transforms import Transform
-from suites.envs import make_vector
-from suites.evaluate import CURVE_RESET_SEED, FINAL_RESET_SEED, Evaluation, Evaluator
+from suites.diagnosis import Finding, new_findings
+from suites.evaluate import (
+    CURVE_RESET_SEED,
+    FINAL_RESET_SEED,
+    Evaluation,
+    Evaluator,
+    NoSimulator,
+)
 from suites.job import Job, read_state
+from suites.ope import judge
+from suites.spaces import of_task as spaces_of
+from suites.studies.context import Context, Outcome, run_study
 
 Progress = Callable[[int, int, str], None]  # done, total, what
 Note = Callable[[str], None]  # a sentence for people
@@ -52,33 +62,45 @@ class AgentError(RuntimeError):
     """An agent broke the contract while training; the message says how."""
 
 
+def open_dataset(job: Job, progress: Callable[[int, int], None] | None = None) -> Dataset:
+    """The job's dataset, made first if it is not there.
+
+    Raises:
+        DatasetError: if it cannot be had, or is no longer what was planned.
+    """
+    source = get_source(job.task["source"])
+    folder = source.ensure(job.key, job.data["size"], job.data["seed"], progress=progress)
+    dataset = store.load(folder)
+    if dataset.card["id"] != job.cell["dataset"]["id"]:
+        raise store.DatasetError(
+            f"the data of {job.task['id']} has changed since this was planned; run the command "
+            "again, and its results will be new ones"
+        )
+    return dataset
+
+
 def make_spec(job: Job, dataset: Dataset, transform: Transform, needs: Needs) -> Spec:
     """What the agent may know of its task."""
-    env = make_vector(job.task["env_id"], 1)
-    try:
-        card = dataset.card
-        return Spec(
-            observation_space=env.observation_space,
-            action_space=env.action_space,
-            phases=tuple(Phase(**phase) for phase in job.phases),
-            horizon=env.horizon,
-            reward_parts=tuple(card.get("reward_parts", ())),
-            policies=len(card.get("policies", ())),
-            policy_groups=(
-                int(policy_groups(card, needs.policy_groups).max()) + 1
-                if card.get("policies")
-                else 0
-            ),
-            statistics={
-                key: card[key]
-                for key in ("transitions", "episodes", "return_mean", "return_best", "return_worst")
-            }
-            | {"reward_scale": transform.reward_scale},
-            device=job.device,
-            dtype=job.precision,
-        )
-    finally:
-        env.close()
+    observation_space, action_space, horizon = spaces_of(job.task)
+    card = dataset.card
+    return Spec(
+        observation_space=observation_space,
+        action_space=action_space,
+        phases=tuple(Phase(**phase) for phase in job.phases),
+        horizon=horizon,
+        reward_parts=tuple(card.get("reward_parts", ())),
+        policies=len(card.get("policies", ())),
+        policy_groups=(
+            int(policy_groups(card, needs.policy_groups).max()) + 1 if card.get("policies") else 0
+        ),
+        statistics={
+            key: card[key]
+            for key in ("transitions", "episodes", "return_mean", "return_best", "return_worst")
+        }
+        | {"reward_scale": transform.reward_scale},
+        device=job.device,
+        dtype=job.precision,
+    )
 
 
 def check_metrics(metrics: Metrics, seeds: int, update: int) -> None:
@@ -109,21 +131,22 @@ class Training:
         self.resumes: list[dict[str, Any]] = []
         self.reported = -REPORT_SECONDS
         started = time.perf_counter()
-        source = get_source(job.task["source"])
-        folder = source.ensure(job.task["id"], job.data["size"], job.data["seed"])
-        self.dataset = store.load(folder)
+        self.dataset, self.held_out = open_dataset(job).split()
         self.seconds["data"] = time.perf_counter() - started
 
         who = f'agent "{job.agent["label"]}"'
         cls = Registry(job.plugins).get(job.agent["name"])
         config = make_config(cls, job.agent["config"], who)
-        needs = needs_of(cls, config, who)
+        self.needs = needs = needs_of(cls, config, who)
         self.transform = Transform.fit(self.dataset, needs)
         self.spec = make_spec(job, self.dataset, self.transform, needs)
         self.agent: Agent = cls(self.spec, config, job.seeds)
         self.sampler = Sampler(self.dataset, needs, self.transform, job.seeds, self.spec)
         self.curve: list[dict[str, Any]] = []
+        self.findings: list[list[Finding]] = [[] for _ in job.seeds]
+        self.studies: dict[str, list[Outcome]] = {}
         self.curve_evaluations: list[Evaluation] = []
+        self.judged: list[dict[str, float]] = [{} for _ in job.seeds]  # by held-out data
         self.keeper = Keeper(job, circumstances(job, self.dataset.card["sha256"]))
 
     def state_dict(self) -> dict[str, Any]:
@@ -133,6 +156,7 @@ class Training:
             "agent": self.agent.state_dict(),
             "sampler": self.sampler.state_dict(),
             "curve": self.curve,
+            "findings": self.findings,
             "evaluations": [evaluation.to_tensors() for evaluation in self.curve_evaluations],
             "seconds": self.spent(),
             "resumes": self.resumes,
@@ -144,6 +168,7 @@ class Training:
         self.agent.load_state_dict(state["agent"])
         self.sampler.load_state_dict(state["sampler"])
         self.curve = list(state["curve"])
+        self.findings = list(state.get("findings", self.findings))  # older checkpoints lack it
         self.curve_evaluations = [Evaluation.from_tensors(e) for e in state["evaluations"]]
         self.seconds, self.resumes = dict(state["seconds"]), list(state["resumes"])
         self.started, self.core_started = time.perf_counter(), time.process_time()
@@ -184,8 +209,10 @@ class Training:
             self.progress(self.done, self.job.updates, what)
             self.reported = time.monotonic()
 
-    def evaluator(self, episodes: int, first_reset_seed: int) -> Evaluator:
+    def evaluator(self, episodes: int, first_reset_seed: int) -> Evaluator | NoSimulator:
         """An evaluator for this job's stack."""
+        if self.job.task["env_id"] is None:
+            return NoSimulator(self.job.seeds)
         return Evaluator(
             self.job.task["env_id"],
             self.spec,
@@ -203,6 +230,8 @@ class Training:
         milestones = {
             round(total * (i + 1) / budget["evaluations"]) for i in range(budget["evaluations"])
         }
+        if self.job.task["env_id"] is None:
+            milestones.add(total)  # the last losses are all that such a run has to show
         evaluator = self.evaluator(budget["evaluation_episodes"], CURVE_RESET_SEED)
         ends = accumulate(phase.updates for phase in self.spec.phases)
         for phase, end in zip(self.spec.phases, ends, strict=True):
@@ -215,6 +244,8 @@ class Training:
                 self.seconds["training"] += time.perf_counter() - since
                 if self.done in milestones:
                     self.evaluate(evaluator, phase.name, metrics)
+                if self.done in milestones or self.done == total:
+                    self.diagnose(metrics)
                 if self.keeper.due() or self.done == total:
                     self.checkpoint()
                 self.tell("updates")
@@ -225,16 +256,59 @@ class Training:
         final_evaluator = self.evaluator(budget["final_episodes"], FINAL_RESET_SEED)
         final = final_evaluator.run(self.agent, len(self.curve), self.evaluating)
         final_evaluator.close()
+        if self.held_out is not None:
+            self.judged = judge(
+                self.agent, self.spec, self.transform, self.held_out, self.job.seeds
+            )
         self.seconds["evaluation"] += time.perf_counter() - started
         return final
 
-    def evaluate(self, evaluator: Evaluator, phase: str, metrics: Metrics) -> None:
+    def evaluate(self, evaluator: Evaluator | NoSimulator, phase: str, metrics: Metrics) -> None:
         """One evaluation during training; becomes a point of every seed's learning curve."""
         started = time.perf_counter()
         self.curve_evaluations.append(evaluator.run(self.agent, len(self.curve), self.evaluating))
         values = {name: value.detach().double().tolist() for name, value in metrics.items()}
         self.curve.append({"update": self.done, "phase": phase, "metrics": values})
         self.seconds["evaluation"] += time.perf_counter() - started
+
+    def diagnose(self, metrics: Metrics) -> None:
+        """Asks the agent what it finds wrong in its metrics, and tells of what is new."""
+        for i, (seed, known) in enumerate(zip(self.job.seeds, self.findings, strict=True)):
+            points = metric_points(self.curve, i)
+            if not points or points[-1]["update"] != self.done:  # the end, without an evaluation
+                last = {name: float(value[i]) for name, value in metrics.items()}
+                points.append({"update": self.done, "metrics": last})
+            for finding in new_findings(self.agent, points, known):
+                known.append(finding)
+                who = f"seed {seed}: " if len(self.job.seeds) > 1 else ""
+                self.note(
+                    f"{who}{finding['name']} by update {finding['update']:,}: {finding['text']}"
+                )
+
+    def study(self) -> None:
+        """Runs the studies that were asked for; their time is no part of the training's."""
+        wall, core = time.perf_counter(), time.process_time()
+        card = self.dataset.card
+        context = Context(
+            agent=self.agent,
+            spec=self.spec,
+            job=self.job,
+            dataset=self.dataset,
+            transform=self.transform,
+            policy_groups=(
+                policy_groups(card, self.needs.policy_groups) if card.get("policies") else None
+            ),
+            curves=[metric_points(self.curve, i) for i in range(len(self.job.seeds))],
+            listen=lambda: self.tell("studies"),
+        )
+        for name in self.job.studies:
+            self.progress(self.done, self.job.updates, f"study: {name}")
+            self.studies[name] = run_study(name, context)
+        wall, core = time.perf_counter() - wall, time.process_time() - core
+        if self.job.studies:
+            self.seconds["studies"] = wall
+        self.started += wall
+        self.core_started += core
 
     def evaluating(self) -> None:
         """Hears of every step of an evaluation."""
@@ -278,10 +352,28 @@ class Training:
             stream = io.BytesIO()
             torch.save({**policy, "index": i}, stream)
             episodes = self._episodes(i, final)
-            record = make_record(job, i, self.dataset.card, timing, episodes, self._curve(i))
+            record = make_record(
+                job,
+                i,
+                self.dataset.card,
+                timing,
+                episodes,
+                self._curve(i),
+                self.judged[i] | final.success_rate(i),
+            )
+            studied = {name: outcomes[i] for name, outcomes in self.studies.items()}
+            record = replace(
+                record,
+                resumes=self.resumes,
+                studies={name: outcome.numbers for name, outcome in studied.items()},
+                warnings=self.findings[i],
+            )
             with storing(folder):
                 write_atomically(folder / POLICY_FILE, stream.getbuffer())
-                write_record(folder, replace(record, resumes=self.resumes), episodes)
+                for name, outcome in studied.items():
+                    if outcome.arrays:
+                        write_study(folder, name, outcome.arrays)
+                write_record(folder, record, episodes)
         self.keeper.remove()
 
     def _episodes(self, i: int, final: Evaluation) -> Episodes:
@@ -301,20 +393,33 @@ class Training:
                 "phase": point["phase"],
                 "env_steps": 0,
                 **summary(self.job, evaluation.returns[i]),
-                "metrics": {name: values[i] for name, values in point["metrics"].items()},
+                "metrics": metrics["metrics"],
             }
-            for point, evaluation in zip(self.curve, self.curve_evaluations, strict=True)
+            for point, evaluation, metrics in zip(
+                self.curve, self.curve_evaluations, metric_points(self.curve, i), strict=True
+            )
         ]
 
 
+def metric_points(curve: list[dict[str, Any]], i: int) -> list[dict[str, Any]]:
+    """The metrics of the stack's i-th seed: list of {update, metrics {name: number}}."""
+    return [
+        {
+            "update": point["update"],
+            "metrics": {name: values[i] for name, values in point["metrics"].items()},
+        }
+        for point in curve
+    ]
+
+
 def summary(job: Job, returns: Any) -> dict[str, float]:
-    """Mean and spread of returns, and the mean on D4RL's scale."""
+    """Mean and spread of returns, and the mean on D4RL's scale; what there is of these."""
+    if not np.size(returns):
+        return {}
     mean = float(np.mean(returns))
-    return {
-        "return_mean": mean,
-        "return_std": float(np.std(returns)),
-        "score": normalized_score(mean, job.task["reference_min"], job.task["reference_max"]),
-    }
+    found = {"return_mean": mean, "return_std": float(np.std(returns))}
+    low, high = job.task["reference_min"], job.task["reference_max"]
+    return found if low is None else {**found, "score": normalized_score(mean, low, high)}
 
 
 def make_record(
@@ -324,12 +429,15 @@ def make_record(
     timing: dict[str, float],
     episodes: Episodes,
     curve: list[dict[str, Any]],
+    judged: Mapping[str, float] | None = None,
 ) -> Record:
-    """The record of the stack's i-th seed."""
-    final = summary(job, episodes.returns)
-    final["length_mean"] = float(np.mean(episodes.lengths))
-    last = curve[-LAST:]
-    final["last10_score"] = float(np.mean([p["score"] for p in last])) if last else final["score"]
+    """The record of the stack's i-th seed; ``judged`` is what else is known of the policy."""
+    final = summary(job, episodes.returns) | dict(judged or {})
+    if episodes.lengths.size:
+        final["length_mean"] = float(np.mean(episodes.lengths))
+    if "score" in final:
+        scores = [point["score"] for point in curve[-LAST:]]
+        final["last10_score"] = float(np.mean(scores)) if scores else final["score"]
     facts = {
         key: value for key, value in card.items() if key not in ("columns", "policies", "recipe")
     }
@@ -373,20 +481,14 @@ def train(job: Job, progress: Progress, note: Note) -> None:
             # The agent's own fault would come again, and mended it must not go on from here.
             training.keeper.remove()
             raise
+        training.study()  # what goes wrong here costs no training: the last checkpoint stays
         training.save(final)
 
 
 def prepare(job: Job, progress: Progress) -> None:
     """Makes a dataset ready and records the behaviour that logged it."""
     started = time.perf_counter()
-    source = get_source(job.task["source"])
-    folder = source.ensure(
-        job.task["id"],
-        job.data["size"],
-        job.data["seed"],
-        progress=lambda done, total: progress(done, total, "transitions"),
-    )
-    dataset = store.load(folder)
+    dataset = open_dataset(job, lambda done, total: progress(done, total, "transitions"))
     returns, lengths = dataset.episodes()
     seconds = time.perf_counter() - started
     timing = {

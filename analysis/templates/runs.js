@@ -87,13 +87,17 @@ function details(run, link) {
     const how = [resume.exact ? "exactly" : "inexactly", ...(resume.notes ?? [])].join("; ");
     panel.append(element("p", {}, `Interrupted, and resumed at update ${resume.update}, ${how}.`));
   }
+  for (const warning of run.warnings) {
+    const what = `${warning.name.replaceAll("_", " ")} (by update ${warning.update})`;
+    panel.append(element("p", { className: "bad" }, `${what}: ${warning.text}`));
+  }
   panel.append(place);
   if (run.error?.traceback) panel.append(element("pre", {}, run.error.traceback));
   const grid = element("div", { className: "grid" });
   if (run.curve.update?.length) {
     const names = Object.keys(run.curve);
     const rows = run.curve.update.map((_, i) => names.map((name) => run.curve[name][i]));
-    grid.append(curve(run.curve));
+    if (run.curve.score) grid.append(curve(run.curve));
     grid.append(numbers("Evaluations during training", names.map((n) => n.replaceAll("_", " ")), rows));
   }
   if (run.returns) {

@@ -1,9 +1,10 @@
-"""``python -m suites.datasets list | describe | generate | verify``: the local datasets.
+"""``python -m suites.datasets list | describe | generate | verify | fetch | export``: datasets.
 
 ``list`` shows all tasks; ``describe TASK`` prints and draws what a dataset looks like; ``generate
 TASK...`` (or ``all``) makes datasets ahead of time; ``verify TASK`` replays stored transitions in
 the simulator. ``describe`` and ``verify`` also take a dataset's folder, and make a task's data
-first if it is not in the cache.
+first if it is not in the cache. ``fetch SOURCE TASK...`` downloads recorded datasets, and ``export
+TASK`` writes one for other people's tools.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from baselines.config import UsageError
 from results.record import normalized_score
-from suites.catalog import reference
-from suites.datasets import local, store
+from suites.catalog import TASKS, reference
+from suites.datasets import get_source, local, store, task_key
 from suites.datasets.store import CARD_FILE, Dataset, DatasetError
 
 FAULTY, USAGE = 1, 2  # exit codes
@@ -40,12 +42,24 @@ def parser() -> argparse.ArgumentParser:
         "describe": "returns, lengths, policies and coverage, in words and as a picture",
         "generate": "make datasets now instead of on their first use",
         "verify": "replay stored transitions in the simulator",
+        "fetch": "download datasets of source d4rl or minari that are not on this machine",
+        "export": "write a dataset as a D4RL file or a Minari dataset",
     }
     made = {name: verbs.add_parser(name, help=text) for name, text in texts.items()}
     made["describe"].add_argument("data", metavar="TASK|FOLDER")
     made["describe"].add_argument("--picture", type=Path, help="default: TASK.png here")
     made["verify"].add_argument("data", nargs="+", metavar="TASK|FOLDER")
     made["generate"].add_argument("data", nargs="+", metavar="TASK", help='or "all"')
+    fetching, exporting = made.pop("fetch"), made["export"]
+    fetching.add_argument("source", metavar="SOURCE", help="d4rl or minari")
+    fetching.add_argument("data", nargs="+", metavar="TASK", help='or "all" of source d4rl')
+    exporting.add_argument("data", metavar="TASK|FOLDER")
+    exporting.add_argument("--source", default="local", help="of the task (default: local)")
+    exporting.add_argument("--data-dir", type=Path, help="where source d4rl looks first")
+    exporting.add_argument("--format", required=True, choices=("d4rl", "minari"))
+    exporting.add_argument(
+        "--to", type=Path, required=True, help="a file or folder (d4rl), Minari's folder (minari)"
+    )
     for name, sub in made.items():
         sub.add_argument("--size", type=int, help="transitions; D4RL's number by default")
         sub.add_argument("--seed", type=int, default=0, help="another seed is another draw")
@@ -59,9 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     verbs = {"list": _list, "describe": _describe, "generate": _generate, "verify": _verify}
+    verbs |= {"fetch": _fetch, "export": _export}
     try:
         return verbs[chosen.verb](chosen, console)
-    except DatasetError as error:
+    except (DatasetError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
 
@@ -92,7 +107,7 @@ def _list(chosen: argparse.Namespace, console: Console) -> int:
 
 def _facts(data: Dataset) -> list[str]:
     card = data.card
-    minimum, maximum, _ = reference(card["task"].partition("-")[0])
+    minimum, maximum, _ = reference(TASKS[card["task"]].environment)
     best = float(normalized_score(card["return_best"], minimum, maximum))
     seconds = card.get("seconds")
     return [
@@ -142,7 +157,7 @@ def _verify(chosen: argparse.Namespace, console: Console) -> int:
         faulty = faulty or bool(verdict.faults)
         print(
             f"{name}: {len(data.table):,} transitions declared {verdict.env_id}; "
-            f"{verdict.replayed:,} replayed; {verdict.hidden:.1%} cannot be, a velocity is clipped"
+            f"{verdict.replayed:,} replayed; {verdict.hidden:.1%} cannot be, a number is clipped"
         )
         if verdict.errors:
             print(f"  {'absolute error':<36}" + "".join(f"{q:>9.0%}" for q in QUANTILES))
@@ -155,6 +170,31 @@ def _verify(chosen: argparse.Namespace, console: Console) -> int:
         if not verdict.faults:
             print("  ok")
     return FAULTY if faulty else 0
+
+
+def _fetch(chosen: argparse.Namespace, console: Console) -> int:
+    from suites.fetch import fetch_all
+
+    source = get_source(chosen.source)
+    tasks = list(chosen.data)
+    if tasks == ["all"] and hasattr(source, "tasks"):
+        tasks = list(source.tasks())
+    for task, place in zip(tasks, fetch_all(source, chosen.source, tasks), strict=True):
+        print(f"{task}: {place}")
+    return 0
+
+
+def _export(chosen: argparse.Namespace, console: Console) -> int:
+    from suites.datasets.export import export
+
+    if chosen.source == "local" or (Path(chosen.data) / CARD_FILE).exists():
+        data = _data(chosen.data, chosen, console)
+    else:
+        source = get_source(chosen.source)
+        key = task_key(source, chosen.data, chosen.data_dir)
+        data = store.load(source.ensure(key, chosen.size, chosen.seed))
+    print(f"{chosen.data}: {export(data, chosen.format, chosen.to)}")
+    return 0
 
 
 def _data(name: str, chosen: argparse.Namespace, console: Console) -> Dataset:

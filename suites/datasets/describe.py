@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from results.record import normalized_score
-from suites.catalog import reference
+from suites.catalog import TASKS, reference
 from suites.datasets.groups import policy_groups
 from suites.datasets.store import Dataset
 
@@ -88,7 +88,8 @@ def describe(data: Dataset) -> str:
     returns, lengths = data.episodes()
     scores = _scores(card, returns)
     lines = [
-        f"{card['task']} ({card['env_id']}), seed {card['seed']}, MuJoCo {card['mujoco']}",
+        f"{card['task']} ({card['env_id']}), seed {card['seed']}"
+        + (f", MuJoCo {card['mujoco']}" if "mujoco" in card else ""),
         f"{len(data.table):,} transitions of {data.table.shape[1]} numbers, "
         f"{data.table.nbytes / 1e6:,.0f} MB, sha256 {card.get('sha256', '')[:16]}",
         f"{len(returns):,} complete episodes",
@@ -110,7 +111,7 @@ def describe(data: Dataset) -> str:
 
 
 def _scores(card: dict[str, Any], returns: Floats) -> Floats:
-    minimum, maximum, _ = reference(card["task"].partition("-")[0])
+    minimum, maximum, _ = reference(TASKS[card["task"]].environment)
     return np.asarray(normalized_score(returns, minimum, maximum))
 
 

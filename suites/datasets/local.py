@@ -1,12 +1,11 @@
-"""Local datasets: D4RL's recipes, played by shipped behaviour policies on the user's machine.
+"""Local datasets: made on the user's machine by the recipe of the task's domain.
 
 A dataset is a pure function of its :func:`identity`. It is made on first use and kept in the cache
-folder. The work is divided into *shards*, runs of rows played by one policy; every episode of a
+folder. The work is divided into *shards*, runs of rows that one process makes; every episode of a
 shard has its own reset seed and its own noise, so the bytes do not depend on the number of
 processes.
 
-The recipes are those of D4RL (Fu et al. 2020, arXiv:2004.07219) with other policies; what differs
-is told in ``docs/local-data.md``. Nothing here imports torch.
+Who acts, and where, is the matter of :mod:`suites.datasets.recipes`. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -14,78 +13,34 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from results.record import normalized_score
 from suites import catalog
-from suites.catalog import reference
-from suites.datasets import behaviour, store
-from suites.datasets.behaviour import Policy
+from suites.catalog import Task, reference
+from suites.datasets import store
+from suites.datasets.play import columns_of, part_names
+from suites.datasets.recipes import Recipe, Shard, get_recipe
 from suites.datasets.store import DatasetError
 
-if TYPE_CHECKING:
-    from suites.envs import VectorEnv
-
-RECIPE_VERSION = 1  # raised whenever the same identity would give other bytes
-ENVIRONMENTS = {name: f"{title}-v5" for name, title in catalog.ENVIRONMENTS.items()}
 FIELDS = (*store.REQUIRED, "policy_ids", "policy_groups", "reward_parts")  # of every transition
-# A policy that scores less is not called an expert.
-EXPERT_SCORE = {"halfcheetah": 75.0, "hopper": 95.0, "walker2d": 95.0}
-
-# D4RL's number of transitions: v2 files, its wiki's "Tasks" table; medium-replay to the next 1000.
-_SIZES = {"medium-expert": 2_000_000}
-_REPLAY_SIZES = {"halfcheetah": 202_000, "hopper": 402_000, "walker2d": 302_000}
-_SHARD = 50_000  # transitions at most
-_FEWEST_STEPS = 2_000  # of each policy in medium-replay: two episodes of the time limit
-_SLOTS = 32  # environments stepped together at most
-# Data collection resets with seeds from here on; smaller ones are left to training and evaluation.
-_FIRST_RESET_SEED = 2**32
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A part of a dataset that one policy acts.
-
-    Attributes:
-        policy: name of the checkpoint, or "random" for uniform actions.
-        noise: exploration noise in units of the checkpoint's own standard deviation.
-        share: relative number of transitions.
-    """
-
-    policy: str
-    noise: float
-    share: float
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Rows [start, stop) of the table, played by the policy ``policy_id`` of the recipe."""
-
-    number: int
-    policy_id: int
-    start: int
-    stop: int
-
-
 def tasks() -> tuple[str, ...]:
-    """All task ids, those included whose data cannot be made (see :func:`missing`)."""
-    return tuple(catalog.TASKS)
+    """The ids of all tasks with a recipe, those included that lack a file (:func:`missing`)."""
+    return tuple(name for name, task in catalog.TASKS.items() if _recipe(task) is not None)
 
 
 def missing(task: str) -> str | None:
@@ -94,30 +49,21 @@ def missing(task: str) -> str | None:
     Raises:
         DatasetError: if there is no such task.
     """
-    environment, quality = _split(task)
-    if quality == "random":
-        return None
-    index = behaviour.index(environment)
-    if index is None:
-        return (
-            f"{task}: no behaviour policies are shipped for {environment}; train some with "
-            f"python -m suites.datasets.ppo train {environment}"
-        )
-    best, least = index["levels"]["expert"]["score"], EXPERT_SCORE[environment]
-    if "expert" in quality and best < least:
-        return (
-            f"{task}: the best shipped policy, best-{best:.0f}, is no expert; an expert scores at "
-            f"least {least:.0f}"
-        )
-    return None
+    found = _find(task)
+    recipe = _recipe(found)
+    if recipe is None:
+        return f"{task}: there is no local recipe; choose another --source"
+    return recipe.missing(found)
 
 
 def default_size(task: str) -> int:
-    """D4RL's number of transitions for this task."""
-    environment, quality = _split(task)
-    if quality == "medium-replay":
-        return _REPLAY_SIZES[environment]
-    return _SIZES.get(quality, 1_000_000)
+    """Transitions of the whole dataset: D4RL's number, or what the recipe's documentation says.
+
+    Raises:
+        DatasetError: if there is no such task, or it has no recipe.
+    """
+    found = _find(task)
+    return _recipe_of(found).default_size(found)
 
 
 def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any]:
@@ -129,36 +75,23 @@ def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any
     Raises:
         DatasetError: if there is no such task, its data cannot be made, or a number is too small.
     """
-    environment, quality = _split(task)
-    size = default_size(task) if size is None else size
+    found = _find(task)
+    if (why := missing(task)) is not None:
+        raise DatasetError(why)
+    recipe = _recipe_of(found)
+    size = recipe.default_size(found) if size is None else size
     if size < 1:
         raise DatasetError(f"{task}: size is {size}; ask for at least one transition")
     if seed < 0:
         raise DatasetError(f"{task}: seed is {seed}; it cannot be negative")
-    if (why := missing(task)) is not None:
-        raise DatasetError(why)
-    segments = [
-        {
-            "policy": segment.policy,
-            "sha256": _checkpoint(environment, segment.policy).get("sha256"),
-            "noise": segment.noise,
-            "share": segment.share,
-        }
-        for segment in _recipe(environment, quality, size)
-    ]
     content = {
         "source": "local",
         "task": task,
-        "env_id": ENVIRONMENTS[environment],
-        "recipe": {
-            "version": RECIPE_VERSION,
-            "segments": segments,
-            "shard": _SHARD,
-            "slots": _SLOTS,
-        },
+        "env_id": found.env_id("local"),
+        "recipe": recipe.describe(found, size),
         "seed": seed,
         "transitions": size,
-        "mujoco": version("mujoco"),
+        **{name: version(name) for name in recipe.PACKAGES},
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**content, "id": digest}
@@ -198,7 +131,7 @@ def ensure(
 
     Args:
         task: one of :func:`tasks`.
-        size: transitions, D4RL's number by default.
+        size: transitions, by default those of :func:`default_size`.
         seed: the dataset's seed.
         jobs: processes that make it.
         progress: called with (transitions made, transitions in all).
@@ -223,55 +156,24 @@ def ensure(
     return place
 
 
-def _split(task: str) -> tuple[str, str]:
-    environment, _, quality = task.partition("-")
+def _find(task: str) -> Task:
     if task in catalog.TASKS:
-        return environment, quality
+        return catalog.TASKS[task]
     near = difflib.get_close_matches(task, tasks(), 1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(tasks())}"
     raise DatasetError(f"{task}: no such local dataset; {hint}")
 
 
-def _checkpoint(environment: str, name: str) -> dict[str, Any]:
-    index = behaviour.index(environment)
-    checkpoints = index["checkpoints"] if index else []
-    return next((entry for entry in checkpoints if entry["name"] == name), {})
+def _recipe(task: Task) -> Recipe | None:
+    return get_recipe(task.domain) if task.env_id("local") is not None else None
 
 
-def _recipe(environment: str, quality: str, size: int) -> list[Segment]:
-    """The policies of a dataset of ``size`` transitions in the order in which they act."""
-    index = behaviour.index(environment)
-    if quality == "random" or index is None:
-        return [Segment("random", 1.0, 1.0)]
-
-    def level(name: str) -> Segment:
-        return Segment(index["levels"][name]["checkpoint"], index["levels"][name]["noise"], 1.0)
-
-    if quality == "medium-replay":
-        # Each policy acts for as many steps as the learner took until it kept the next one.
-        steps = {entry["name"]: entry["steps"] for entry in index["checkpoints"]}
-        last = steps[level("medium").policy]
-        kept = [name for name in steps if steps[name] <= last]
-        # A small dataset takes fewer of them, evenly spaced, so that each finishes episodes.
-        count = min(len(kept), 1 + max(1, size // _FEWEST_STEPS))
-        kept = [kept[i] for i in np.linspace(0, len(kept) - 1, count).round().astype(int)]
-        spans = np.diff([steps[name] for name in kept])
-        return [Segment(name, 1.0, float(span)) for name, span in zip(kept, spans, strict=False)]
-    parts = {"medium": ("medium",), "expert": ("expert",), "medium-expert": ("medium", "expert")}
-    return [level(name) for name in parts[quality]]
-
-
-def _shards(wanted: dict[str, Any]) -> list[Shard]:
-    """Divides the rows among the policies by their shares, and each one's into even shards."""
-    share = np.cumsum([segment["share"] for segment in wanted["recipe"]["segments"]])
-    edges = [0, *np.round(wanted["transitions"] * share / share[-1]).astype(int).tolist()]
-    shards: list[Shard] = []
-    for policy_id, (start, stop) in enumerate(pairwise(edges)):
-        pieces = math.ceil((stop - start) / _SHARD)
-        cuts = np.linspace(start, stop, pieces + 1).round().astype(int).tolist()
-        for first, last in pairwise(cuts):
-            shards.append(Shard(len(shards), policy_id, first, last))
-    return shards
+def _recipe_of(task: Task) -> Recipe:
+    """The recipe of a task that must have one."""
+    recipe = _recipe(task)
+    if recipe is None:
+        raise DatasetError(str(missing(task.id)))
+    return recipe
 
 
 def _make(wanted: dict[str, Any], place: Path, jobs: int, progress: Progress) -> None:
@@ -279,7 +181,7 @@ def _make(wanted: dict[str, Any], place: Path, jobs: int, progress: Progress) ->
 
     began = time.monotonic()
     env = make_vector(wanted["env_id"], 1)
-    columns = _columns(env)
+    columns = columns_of(env)
     env.close()
 
     rows = wanted["transitions"]
@@ -294,35 +196,22 @@ def _make(wanted: dict[str, Any], place: Path, jobs: int, progress: Progress) ->
             "columns": columns,
             "observation_shape": list(env.observation_space.shape or ()),
             "action_shape": list(env.action_space.shape or ()),
-            "reward_parts": list(env.reward_parts),
+            "reward_parts": list(part_names(env)),
             "horizon": env.horizon,
             "versions": {name: version(name) for name in ("mujoco", "gymnasium", "numpy")},
             "seconds": round(time.monotonic() - began, 1),
             "jobs": jobs,
         }
-        store.seal(temporary, place, card | _measure(store.Dataset(None, card, table)))
-
-
-def _columns(env: VectorEnv) -> dict[str, list[int]]:
-    observation = math.prod(env.observation_space.shape or ())
-    action = math.prod(env.action_space.shape or ())
-    return store.layout(
-        {
-            "observations": observation,
-            "actions": action,
-            "rewards": 1,
-            "next_observations": observation,
-            "terminations": 1,
-            "truncations": 1,
-            "policy_ids": 1,
-            "reward_parts": len(env.reward_parts),
-        }
-    )
+        data = store.Dataset(temporary, card, table)
+        logged = _recipe_of(_find(wanted["task"])).logged(data)
+        if logged is not None:
+            np.save(temporary / store.EPISODES_FILE, logged)
+        store.seal(temporary, place, card | _measure(data))
 
 
 def _play_all(wanted: dict[str, Any], table: Path, jobs: int) -> Iterator[int]:
     """Plays every shard into the table's file; yields the rows of each as it is done."""
-    shards = _shards(wanted)
+    shards = _recipe_of(_find(wanted["task"])).shards(wanted)
     if jobs == 1:
         for shard in shards:
             yield _play_into(table, wanted, shard)
@@ -335,168 +224,33 @@ def _play_all(wanted: dict[str, Any], table: Path, jobs: int) -> Iterator[int]:
 
 
 def _play_into(path: Path, wanted: dict[str, Any], shard: Shard) -> int:
-    segment = wanted["recipe"]["segments"][shard.policy_id]
-    environment, _ = _split(wanted["task"])
-    policy = None
-    if segment["policy"] != "random":
-        file = _checkpoint(environment, segment["policy"])["file"]
-        policy = Policy.load(behaviour.folder(environment) / file)
+    played = _recipe_of(_find(wanted["task"])).play(wanted, shard)
     table = np.load(path, mmap_mode="r+")
-    played = play(
-        wanted["env_id"],
-        policy,
-        noise=segment["noise"],
-        rows=shard.stop - shard.start,
-        entropy=(wanted["seed"], task_entropy(wanted["task"]), shard.number),
-        policy_id=shard.policy_id,
-    )
     table[shard.start : shard.stop] = played.table
     table.flush()
     return len(played.table)
-
-
-def task_entropy(task: str) -> int:
-    """A number for each task, so that tasks share no episodes."""
-    return int.from_bytes(hashlib.sha256(task.encode()).digest()[:8])
-
-
-def play(
-    env_id: str,
-    policy: Policy | None,
-    *,
-    noise: float,
-    rows: int,
-    entropy: tuple[int, ...],
-    policy_id: int = 0,
-) -> store.Dataset:
-    """Plays whole episodes, in the order they began, until they fill ``rows`` rows.
-
-    The last episode is cut to fit (its last row is a truncation). Episodes are numbered as they
-    begin, and nothing in the result depends on which of them ended sooner, so short episodes are
-    not preferred.
-
-    Args:
-        env_id: an environment whose reward parts are known.
-        policy: who acts; None for uniformly random actions.
-        noise: in units of the policy's own standard deviation.
-        rows: transitions wanted.
-        entropy: non-negative numbers from which, with the episode's number, its seeds are derived.
-        policy_id: written into the rows.
-
-    Returns:
-        A dataset in memory. The reward is the float32 sum of the float32 parts, in their order:
-        within float32's precision of the environment's float64 reward.
-    """
-    from suites.envs import make_vector
-
-    vector = make_vector(env_id, 1)
-    horizon = vector.horizon
-    assert horizon is not None
-    vector.close()
-    # As many slots as let full-length episodes fill the rows in whole waves: few steps are wasted.
-    waves = math.ceil(rows / (_SLOTS * horizon))
-    slots = math.ceil(rows / (horizon * waves))
-    vector = make_vector(env_id, slots)
-    columns = _columns(vector)
-    width = columns["reward_parts"][1]
-    actions_wide = columns["actions"][1] - columns["actions"][0]
-
-    def put(target: store.Table, field: str, values: npt.NDArray[Any]) -> None:
-        start, stop = columns[field]
-        target[:, start:stop] = values if values.ndim == 2 else values[:, None]
-
-    running = np.full(slots, -1)  # number of the episode in each slot, -1 if the slot is free
-    observations = np.zeros((slots, *(vector.observation_space.shape or ())))
-    draws = np.zeros((slots, horizon, actions_wide), np.float32)
-    buffers = np.zeros((slots, horizon, width), np.float32)
-    row = np.zeros((slots, width), np.float32)
-    put(row, "policy_ids", np.full(slots, policy_id))
-    finished: dict[int, store.Table] = {}
-    lengths = np.zeros(rows + slots, np.int64)  # by episode: rows so far
-    begun, played = 0, 0  # episodes; rows of all of them
-
-    while True:
-        if played < rows:
-            free = np.flatnonzero(running < 0).tolist()
-            if free:
-                # No more episodes than are likely needed: one begun too many is work thrown away.
-                # The numbers of a table do not depend on this, nor on the slots.
-                expected = min(horizon, played / max(1, len(finished)))
-                coming = expected - lengths[running[running >= 0]]
-                due = rows - played - float(np.maximum(coming, 0).sum())
-            for slot in free:
-                if due <= 0:
-                    break
-                due -= expected
-                generator = np.random.default_rng(np.random.SeedSequence([*entropy, begun]))
-                reset_seed = _FIRST_RESET_SEED + int(generator.integers(2**31))
-                observations[slot] = vector.reset(slot, reset_seed)
-                if policy is None:
-                    draws[slot] = generator.uniform(-1.0, 1.0, draws[slot].shape)
-                else:
-                    draws[slot] = noise * generator.standard_normal(draws[slot].shape, np.float32)
-                running[slot] = begun
-                begun += 1
-            active = running >= 0
-        else:
-            # Earlier episodes can only grow: whoever begins after the last row, or has reached it,
-            # need not go on.
-            last = int(np.searchsorted(np.cumsum(lengths[:begun]), rows))
-            active = (running >= 0) & (running < last)
-            if not active.any():
-                break
-        episode_step = np.where(active, lengths[running], 0)
-        raw = draws[np.arange(slots), episode_step]
-        actions = raw if policy is None else policy.act(observations, raw)
-        step = vector.step(actions, active)
-
-        parts = step.parts.astype(np.float32)
-        put(row, "observations", observations)
-        put(row, "actions", actions)
-        put(row, "rewards", np.add.accumulate(parts, axis=1)[:, -1])
-        put(row, "next_observations", step.observations)
-        put(row, "terminations", step.terminations)
-        put(row, "truncations", step.truncations)
-        put(row, "reward_parts", parts)
-        stepped = np.flatnonzero(active)
-        buffers[stepped, episode_step[stepped]] = row[stepped]
-        observations = step.observations
-        lengths[running[stepped]] += 1
-        played += len(stepped)
-        for slot in np.flatnonzero(step.terminations | step.truncations).tolist():
-            episode = int(running[slot])
-            finished[episode] = buffers[slot, : lengths[episode]].copy()
-            running[slot] = -1
-    vector.close()
-
-    for slot in np.flatnonzero(running >= 0).tolist():
-        finished[int(running[slot])] = buffers[slot, : lengths[running[slot]]]
-    table = np.concatenate([finished[episode] for episode in range(last + 1)])[:rows]
-    if not table[-1, columns["terminations"][0]]:
-        table[-1, columns["truncations"][0]] = 1.0
-    return store.Dataset(None, {"columns": columns, "horizon": horizon}, table)
 
 
 def _measure(data: store.Dataset) -> dict[str, Any]:
     """What the card says about returns: measured on complete episodes, never assumed."""
     returns, lengths = data.episodes()
     ids = data.column("policy_ids")
+    owners = ids[data.last_rows()]  # one policy acts a whole episode
     policies = []
     for policy_id, segment in enumerate(data.card["recipe"]["segments"]):
-        start, stop = np.searchsorted(ids, [policy_id, policy_id + 1]).tolist()
-        own, _ = data.episodes(start, stop)
+        own = returns[owners == policy_id]
         policies.append(
             {
                 "id": policy_id,
                 "name": segment["policy"],
                 "checkpoint": segment["sha256"],
                 "noise": segment["noise"],
-                "share": (stop - start) / len(ids),
+                "share": int((ids == policy_id).sum()) / len(ids),
                 "episodes": len(own),
                 "return_mean": float(own.mean()) if len(own) else None,
             }
         )
-    minimum, maximum, source = reference(_split(data.card["task"])[0])
+    minimum, maximum, source = reference(_find(data.card["task"]).environment)
     if not len(returns):
         raise DatasetError(
             f"{data.card['task']}: no episode ends within {len(ids)} transitions; ask for more"

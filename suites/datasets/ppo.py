@@ -27,7 +27,7 @@ from results.record import normalized_score
 from suites.catalog import reference
 from suites.datasets import behaviour, shipping
 from suites.datasets.behaviour import GaussianPolicy
-from suites.datasets.local import ENVIRONMENTS
+from suites.datasets.recipes.locomotion import ENVIRONMENTS
 from suites.envs import make_vector
 
 CLIPPED = behaviour.SHOWN  # normalised observations and rewards stay within +-10

@@ -14,6 +14,7 @@ from baselines.contract import Batch, Needs, Spec
 from suites.datasets.groups import policy_groups
 from suites.datasets.store import SCALARS, Dataset
 from suites.datasets.transforms import Transform
+from suites.spaces import is_integer
 
 
 class Sampler:
@@ -44,6 +45,8 @@ class Sampler:
             groups = policy_groups(dataset.card, needs.policy_groups)
             self.groups = torch.from_numpy(groups).to(spec.device)
             self.columns["policy_ids"] = tuple(dataset.card["columns"]["policy_ids"])
+        self.integers = is_integer(spec.action_space)
+        self.action_shape = spec.action_space.shape or ()
         self.table = torch.from_numpy(dataset.table).to(spec.device)
         shift, scale = transform.columns(dataset)
         self.identity = bool((shift == 0).all() and (scale == 1).all())
@@ -108,6 +111,9 @@ class Sampler:
             field: rows[..., start] if field in SCALARS else rows[..., start:stop]
             for field, (start, stop) in self.columns.items()
         }
+        if self.integers and "actions" in batch:
+            actions = batch["actions"].long()
+            batch["actions"] = actions.reshape(*index.shape, *self.action_shape)
         if "policy_ids" in batch:
             batch["policy_ids"] = batch["policy_ids"].long()
         if "policy_groups" in self.needs.fields:

@@ -20,9 +20,9 @@ import torch
 
 from results.record import normalized_score, to_json, write_atomically
 from suites.catalog import reference
-from suites.datasets import behaviour, local
+from suites.datasets import behaviour
 from suites.datasets.behaviour import Policy
-from suites.datasets.local import ENVIRONMENTS
+from suites.datasets.recipes.locomotion import ENVIRONMENTS, play_policy
 
 MEDIUM_SCORE = {"halfcheetah": 42.0, "hopper": 44.0, "walker2d": 62.0}  # means of D4RL's v2 files
 NOISE = {"medium": 1.0, "expert": 0.25}  # of the data, in the policy's own standard deviations
@@ -92,7 +92,8 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 def score(environment: str, policy: Policy, noise: float, episodes: int, stream: int) -> float:
     """Mean D4RL score over at least ``episodes`` episodes, played as the datasets are."""
     rows = episodes * 1000
-    data = local.play(ENVIRONMENTS[environment], policy, noise=noise, rows=rows, entropy=(stream,))
+    env_id = ENVIRONMENTS[environment]
+    data = play_policy(env_id, policy, noise=noise, rows=rows, entropy=(stream,))
     returns, _ = data.episodes()
     minimum, maximum, _ = reference(environment)
     return round(float(normalized_score(returns.mean(), minimum, maximum)), 1)

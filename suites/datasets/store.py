@@ -15,9 +15,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ from results.record import to_json, write_atomically
 
 CARD_FILE = "card.json"
 TABLE_FILE = "transitions.npy"
-SCALARS = frozenset({"rewards", "terminations", "truncations", "policy_ids"})  # shown as [N]
+EPISODES_FILE = "episodes.npy"  # only where the table lacks rows that the log had
+SCALARS = frozenset(  # shown as [N]
+    {"rewards", "terminations", "truncations", "policy_ids", "action_log_probs"}
+)
 REQUIRED = (
     "observations",
     "actions",
@@ -79,6 +82,34 @@ class Dataset:
         start, stop = self.card["columns"][field]
         return self.table[:, start] if field in SCALARS else self.table[:, start:stop]
 
+    def split(self) -> tuple[Dataset, Dataset | None]:
+        """The rows to train on and those held out, of which the card says how many come last."""
+        held_out = self.card.get("held_out_transitions", 0)
+        if not held_out:
+            return self, None
+        return replace(self, table=self.table[:-held_out]), replace(
+            self, table=self.table[-held_out:]
+        )
+
+    @cached_property
+    def logged(self) -> npt.NDArray[np.float64] | None:
+        """``[E, 3]`` return, length and last row of each episode, as the log had them.
+
+        None unless the log had rows that the table lacks.
+
+        Raises:
+            DatasetError: if the file is damaged.
+        """
+        if self.folder is None or not (self.folder / EPISODES_FILE).exists():
+            return None
+        try:
+            found = np.load(self.folder / EPISODES_FILE, allow_pickle=False)
+            return np.asarray(found, np.float64).reshape(-1, 3)
+        except (OSError, ValueError, EOFError):
+            raise DatasetError(
+                f"{self.folder / EPISODES_FILE}: damaged; delete the folder and make it again"
+            ) from None
+
     @cached_property
     def episode_starts(self) -> npt.NDArray[np.int64]:
         """Index of every episode's first row, the last, unfinished one included."""
@@ -89,13 +120,20 @@ class Dataset:
     def episodes(
         self, start: int = 0, stop: int | None = None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Returns and lengths of the complete episodes in rows [start, stop); see below."""
+        """Returns and lengths of the complete episodes in rows [start, stop); see below.
+
+        Of the whole dataset they are those of the log, where rows of it were left out.
+        """
+        if self.logged is not None and start == 0 and stop is None:
+            return self.logged[:, 0], self.logged[:, 1].astype(np.int64)
         names = ("rewards", "terminations", "truncations")
         rewards, terminations, truncations = (self.column(name)[start:stop] for name in names)
         return episodes(rewards, terminations, truncations, self.card.get("horizon"))
 
     def last_rows(self) -> npt.NDArray[np.int64]:
         """The last row of every complete episode, in the order of :meth:`episodes`."""
+        if self.logged is not None:
+            return self.logged[:, 2].astype(np.int64)
         terminations, truncations = self.column("terminations"), self.column("truncations")
         _, stops, complete = _bounds(terminations, truncations, self.card.get("horizon"))
         return stops[complete] - 1
@@ -165,13 +203,19 @@ def seal(temporary: Path, folder: Path, card: Mapping[str, Any]) -> Dataset:
     return load(folder)
 
 
-def write(folder: Path, fields: Mapping[str, npt.NDArray[Any]], card: Mapping[str, Any]) -> Dataset:
+def write(
+    folder: Path,
+    fields: Mapping[str, npt.NDArray[Any]],
+    card: Mapping[str, Any],
+    logged: npt.NDArray[np.float64] | None = None,
+) -> Dataset:
     """Writes a dataset; a reader sees all of it or nothing. An older one there is replaced.
 
     Args:
         folder: the dataset's own folder.
         fields: ``[N, ...]`` arrays by field name, at least those in ``REQUIRED``.
         card: everything but ``columns``, ``transitions`` and ``sha256``, which are added.
+        logged: the log's episodes, if it had rows that ``fields`` lack; see :attr:`Dataset.logged`.
 
     Raises:
         DatasetError: if the fields do not fit together.
@@ -181,7 +225,29 @@ def write(folder: Path, fields: Mapping[str, npt.NDArray[Any]], card: Mapping[st
         target = np.load(temporary / TABLE_FILE, mmap_mode="r+")
         target[:] = table
         target.flush()
+        if logged is not None:
+            np.save(temporary / EPISODES_FILE, logged)
         return seal(temporary, folder, {**card, "columns": columns})
+
+
+def make_once(folder: Path, make: Callable[[], object]) -> Path:
+    """A dataset's folder, made first if it is not there or damaged; by one process at a time.
+
+    Args:
+        folder: the dataset's own.
+        make: writes the dataset there.
+    """
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        try:
+            load(folder, verify=True)
+        except DatasetError:
+            for abandoned in folder.parent.glob(f".{folder.name}.*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
+            make()
+    return folder
 
 
 def load(folder: Path, verify: bool = False) -> Dataset:

@@ -27,7 +27,7 @@ from torch.optim.adamw import adamw
 
 from suites.datasets import behaviour, shipping
 from suites.datasets.behaviour import Policy, SquashedPolicy
-from suites.datasets.local import ENVIRONMENTS
+from suites.datasets.recipes.locomotion import ENVIRONMENTS
 from suites.envs import make_vector
 
 

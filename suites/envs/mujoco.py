@@ -18,6 +18,8 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from suites.envs import registered
+
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
@@ -26,6 +28,8 @@ DIRECT = frozenset(
     for robot in ("Hopper", "HalfCheetah", "Walker2d")
     for version in ("v4", "v5")
 )
+
+REGIONS = "fastq_bench/Regions-v0"
 
 # Hopper and Walker2d clip the joint velocities they show; gymnasium writes the bound as a literal
 # in `_get_obs` (gymnasium 1.4.0, envs/mujoco/hopper_v5.py and walker2d_v5.py).
@@ -41,6 +45,7 @@ class VectorStep(NamedTuple):
         terminations: ``[E]``, True where the environment ended the episode.
         truncations: ``[E]``, True where the time limit was reached.
         parts: ``[E, C]``, the additive parts of the reward, in the order of ``reward_parts``.
+        successes: ``[E]``, True where ``info["success"]`` is; None if the environment has none.
     """
 
     observations: Floats
@@ -48,6 +53,7 @@ class VectorStep(NamedTuple):
     terminations: Flags
     truncations: Flags
     parts: Floats
+    successes: Flags | None = None
 
 
 class VectorEnv(Protocol):
@@ -95,6 +101,10 @@ def make_vector(env_id: str, count: int) -> VectorEnv:
     """
     if count < 1:
         raise ValueError(f"{env_id}: count is {count}; ask for at least one environment")
+    if env_id == REGIONS:
+        from suites.envs.regions import VectorRegions
+
+        return VectorRegions(env_id, count)
     return DirectMujoco(env_id, count) if env_id in DIRECT else GymnasiumLoop(env_id, count)
 
 
@@ -104,7 +114,7 @@ def make_one(env_id: str) -> gymnasium.Env[Any, Any]:
         if env_id.endswith("-v4"):
             advice = rf".*The environment {re.escape(env_id)} is out of date"
             warnings.filterwarnings("ignore", message=advice, category=DeprecationWarning)
-        return gymnasium.make(env_id)
+        return registered.make(env_id)
 
 
 class _Slots:
@@ -169,6 +179,44 @@ class DirectMujoco(_Slots):
         self._reset[index] = True
         return np.asarray(observation)
 
+    def restorable(self, observations: npt.NDArray[Any]) -> Flags:
+        """Which observations ``[..., O]`` tell the whole state, that is, show no clipped velocity.
+
+        The position along the track is never shown, and nothing depends on it.
+        """
+        velocities = np.abs(observations[..., self._qpos.shape[1] - 1 :])
+        return np.asarray((not self._falls) | (velocities < SHOWN_VELOCITY).all(axis=-1))
+
+    def set_state(self, index: int, observation: npt.NDArray[Any]) -> Floats:
+        """Begins an episode in the state that an observation ``[O]`` shows; its observation.
+
+        The robot stands at the start of the track and the time limit is counted from here. What
+        follows equals what followed the observation up to rounding: the solver starts cold.
+
+        Raises:
+            ValueError: if the observation has another shape, or does not tell the state.
+        """
+        observation = np.asarray(observation, np.float64)
+        if observation.shape != self.observation_space.shape:
+            raise ValueError(
+                f"{self.env_id}: an observation is {self.observation_space.shape}, not "
+                f"{observation.shape}"
+            )
+        if not self.restorable(observation):
+            raise ValueError(
+                f"{self.env_id}: a velocity of the observation is clipped to {SHOWN_VELOCITY:g}; "
+                "leave out what `restorable` does not allow"
+            )
+        positions = self._qpos.shape[1] - 1
+        self._base.data = self._states[index]
+        mujoco.mj_resetData(self._base.model, self._base.data)
+        self._base.set_state(np.append(0.0, observation[:positions]), observation[positions:])
+        self._qpos[index] = self._qpos_views[index]
+        self._qvel[index] = self._qvel_views[index]
+        self._elapsed[index] = 0
+        self._reset[index] = True
+        return np.asarray(self._observations()[index])
+
     def step(self, actions: npt.NDArray[Any], active: Flags | None = None) -> VectorStep:
         """Steps the active slots; see :class:`VectorEnv`."""
         active = self._check(actions, active)
@@ -229,13 +277,22 @@ class DirectMujoco(_Slots):
         self._base.close()
 
 
+def _flat(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    if isinstance(env.observation_space, gymnasium.spaces.Dict):
+        return gymnasium.wrappers.FlattenObservation(env)
+    return env
+
+
 class GymnasiumLoop(_Slots):
-    """Any gymnasium environment whose observations are one array, stepped in a loop."""
+    """Any gymnasium environment whose observations are one array, stepped in a loop.
+
+    A Dict of observations is shown as one vector, by ``gymnasium.spaces.flatten``.
+    """
 
     reward_parts: tuple[str, ...] = ()
 
     def __init__(self, env_id: str, count: int) -> None:
-        self._envs = [make_one(env_id) for _ in range(count)]
+        self._envs = [_flat(make_one(env_id)) for _ in range(count)]
         super().__init__(env_id, count, self._envs[0])
         shape = self.observation_space.shape
         if shape is None:
@@ -254,13 +311,22 @@ class GymnasiumLoop(_Slots):
         """Steps the active slots; see :class:`VectorEnv`."""
         active = self._check(actions, active)
         rewards = np.zeros(self.count)
-        terminations, truncations = np.zeros((2, self.count), bool)
+        terminations, truncations, successes = np.zeros((3, self.count), bool)
+        told = False
         for index in np.flatnonzero(active).tolist():
             result = self._envs[index].step(actions[index])
             self._observations[index], rewards[index] = result[0], result[1]
             terminations[index], truncations[index] = result[2], result[3]
-        parts = np.zeros((self.count, 0))
-        return VectorStep(self._observations.copy(), rewards, terminations, truncations, parts)
+            told = told or "success" in result[4]
+            successes[index] = bool(result[4].get("success", False))
+        return VectorStep(
+            observations=self._observations.copy(),
+            rewards=rewards,
+            terminations=terminations,
+            truncations=truncations,
+            parts=np.zeros((self.count, 0)),
+            successes=successes if told else None,
+        )
 
     def close(self) -> None:
         """Releases the environments."""

@@ -176,6 +176,7 @@ def make_record(
         phases=[{"name": "offline", "updates": 20000}],
         dataset={
             "id": f"{task}-v2",
+            "dataset_version": "v2",
             "sha256": "ab" * 32,
             "transitions": 200_000,
             "episodes": 400,

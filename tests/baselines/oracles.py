@@ -21,7 +21,7 @@ from gymnasium import spaces
 
 from baselines.common import Noise
 from baselines.contract import Batch, Phase, Spec, Step
-from baselines.registry import BUILT_IN
+from baselines.registry import Registry
 
 Array = npt.NDArray[np.float64]
 Weights = dict[str, Array]
@@ -80,7 +80,7 @@ def follow(targets: Weights, weights: Weights, tau: float) -> None:
 
 def take(agent: Any, part: str, seed: int, member: int | None = None) -> Weights:
     """One seed's weights (of one ensemble member) as float64 arrays."""
-    values = {name: v.detach()[seed].numpy().copy() for name, v in getattr(agent, part).items()}
+    values = {name: v.detach()[seed].numpy().copy() for name, v in agent.parts[part].items()}
     return values if member is None else {name: v[member] for name, v in values.items()}
 
 
@@ -207,8 +207,8 @@ Edit = tuple[str, str]  # old text, new text
 
 
 def rebuild(module: str, edits: Sequence[Edit] = ()) -> types.ModuleType:
-    """A fresh copy of a module of ``baselines`` with some of its text replaced."""
-    original = importlib.import_module(f"baselines.{module}")
+    """A fresh copy of a module (of ``baselines``, if not told) with some of its text replaced."""
+    original = importlib.import_module(full_name(module))
     text = Path(str(original.__file__)).read_text()
     for old, new in edits:
         assert old in text, f"{module} no longer contains {old!r}: rewrite this mutant"
@@ -218,14 +218,20 @@ def rebuild(module: str, edits: Sequence[Edit] = ()) -> types.ModuleType:
     return copy
 
 
+def full_name(module: str) -> str:
+    """ "nets" is ``baselines.nets``; "fastq.agent" is itself."""
+    return module if "." in module else f"baselines.{module}"
+
+
 def load(name: str, module: str = "", edits: Sequence[Edit] = ()) -> type[Any]:
     """An agent's class, from a copy of its module, with a mutant in it or in a module it uses."""
-    cls = BUILT_IN[name].partition(":")[2]
-    if module in ("", name):
-        return vars(rebuild(name, edits))[cls]
-    mutant, agent = vars(rebuild(module, edits)), vars(rebuild(name))
+    target: Any = Registry().targets[name]
+    home, _, cls = target.partition(":")
+    if module == "" or full_name(module) == home:
+        return vars(rebuild(home, edits))[cls]
+    mutant, agent = vars(rebuild(module, edits)), vars(rebuild(home))
     for key in mutant.keys() & agent.keys():
-        if getattr(mutant[key], "__module__", "") == f"baselines.{module}":
+        if getattr(mutant[key], "__module__", "") == full_name(module):
             agent[key] = mutant[key]
     return agent[cls]
 

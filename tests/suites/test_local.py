@@ -1,4 +1,4 @@
-"""Local datasets: reproducible bytes, honest cards, a cache that heals."""
+"""Local datasets of locomotion: reproducible bytes, honest cards, a cache that heals."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from suites.datasets import behaviour, local, store
+from suites.catalog import TASKS
+from suites.datasets import behaviour, local, recipes, store
 from suites.datasets.behaviour import GaussianPolicy, Policy, SquashedPolicy
+from suites.datasets.play import task_entropy
+from suites.datasets.recipes import locomotion
+from suites.datasets.recipes.locomotion import play_policy
 from suites.datasets.store import DatasetError
 from suites.envs.mujoco import make_one
 
-MAKEABLE = [task for task in local.tasks() if local.missing(task) is None]
+LOCOMOTION = [task for task in local.tasks() if TASKS[task].domain == "locomotion"]
+MAKEABLE = [task for task in LOCOMOTION if local.missing(task) is None]
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +38,7 @@ def made(task: str, size: int, seed: int = 0) -> store.Dataset:
 
 
 def test_there_are_fifteen_tasks_of_d4rls_sizes() -> None:
-    assert len(local.tasks()) == 15
+    assert len(LOCOMOTION) == 15
     assert local.default_size("hopper-medium") == 1_000_000
     assert local.default_size("walker2d-medium-expert") == 2_000_000
     assert 200_000 <= local.default_size("halfcheetah-medium-replay") <= 402_000
@@ -43,7 +51,7 @@ def test_the_core_tasks_can_be_made(task: str) -> None:
     assert task in MAKEABLE
 
 
-@pytest.mark.parametrize("environment", local.ENVIRONMENTS)
+@pytest.mark.parametrize("environment", locomotion.ENVIRONMENTS)
 def test_shipped_policies(environment: str) -> None:
     index = behaviour.index(environment)
     assert index is not None
@@ -60,7 +68,7 @@ def test_shipped_policies(environment: str) -> None:
 
 
 def test_all_shipped_policies_together_are_small() -> None:
-    files = [path for env in local.ENVIRONMENTS for path in behaviour.folder(env).iterdir()]
+    files = [path for env in locomotion.ENVIRONMENTS for path in behaviour.folder(env).iterdir()]
     assert sum(path.stat().st_size for path in files) < 10e6
 
 
@@ -163,7 +171,7 @@ def test_replays_in_gymnasium() -> None:
     data = made("hopper-random", 600)
     env = make_one("Hopper-v5")
     generator = np.random.default_rng(
-        np.random.SeedSequence([0, local.task_entropy("hopper-random"), 0, 0])
+        np.random.SeedSequence([0, task_entropy("hopper-random"), 0, 0])
     )
     observation, _ = env.reset(seed=2**32 + int(generator.integers(2**31)))
     for row in range(int(data.episode_starts[1])):
@@ -208,13 +216,13 @@ def test_seeds_and_sizes_are_other_datasets() -> None:
 
 def test_short_episodes_are_not_preferred() -> None:
     """Episodes are stored in the order they began: a longer table begins with the shorter one."""
-    short = local.play("Hopper-v5", None, noise=1.0, rows=200, entropy=(5,)).table
-    long = local.play("Hopper-v5", None, noise=1.0, rows=3000, entropy=(5,)).table
+    short = play_policy("Hopper-v5", None, noise=1.0, rows=200, entropy=(5,)).table
+    long = play_policy("Hopper-v5", None, noise=1.0, rows=3000, entropy=(5,)).table
     np.testing.assert_array_equal(short[:-1], long[:199])
 
 
 def test_full_length_episodes_end_by_the_time_limit() -> None:
-    data = local.play("HalfCheetah-v5", None, noise=1.0, rows=1500, entropy=(1,))
+    data = play_policy("HalfCheetah-v5", None, noise=1.0, rows=1500, entropy=(1,))
     assert np.flatnonzero(data.column("truncations")).tolist() == [999, 1499]
     _, lengths = data.episodes()
     assert lengths.tolist() == [1000]
@@ -312,3 +320,39 @@ def test_identity_needs_neither_torch_nor_mujoco() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_identities_of_released_datasets_stay() -> None:
+    """Records name these ids: another one would make every older result stale."""
+    kept = {
+        "halfcheetah-random": "c06677eed3dd1953",
+        "hopper-random": "0ebaafdcbc894bf2",
+        "walker2d-random": "a4f2d3bd04d0eb75",
+    }
+    if version("mujoco") != "3.11.0":
+        pytest.skip("the ids name the version of MuJoCo that made them")
+    assert {task: local.identity(task)["id"][:16] for task in kept} == kept
+
+
+def test_a_task_without_a_recipe_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "DOMAINS", {})
+    assert local.tasks() == ()
+    with pytest.raises(DatasetError, match="no local recipe; choose another --source"):
+        local.identity("hopper-random")
+    with pytest.raises(DatasetError, match="no local recipe"):
+        local.default_size("hopper-random")
+
+
+@pytest.mark.parametrize("unit", [1, 20])
+@given(units=st.lists(st.integers(1, 400), min_size=1, max_size=4), rest=st.integers(0, 19))
+def test_shards_cover_every_row_once(unit: int, units: list[int], rest: int) -> None:
+    edges = [0, *(unit * np.cumsum(units)).tolist()]
+    edges[-1] += rest % unit
+    shards = recipes.divide(edges, most=100, unit=unit)
+    assert [shard.start for shard in shards] == [0, *(shard.stop for shard in shards[:-1])]
+    assert shards[-1].stop == edges[-1]
+    assert [shard.number for shard in shards] == list(range(len(shards)))
+    for shard in shards:
+        assert 0 < shard.stop - shard.start <= 100
+        assert shard.start % unit == 0
+        assert edges[shard.segment] <= shard.start < shard.stop <= edges[shard.segment + 1]

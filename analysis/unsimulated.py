@@ -1,0 +1,68 @@
+"""Tasks without a simulator: what training and held-out data say where nothing was ever played."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from analysis.frame import Run
+from analysis.studies import Section, cell_text
+
+STUDY = "unsimulated"
+TITLE = "Without a simulator"
+TEXT = (
+    "Nothing here was earned in an environment: these tasks name no simulator, so their policies "
+    "were never played and have neither returns nor scores."
+)
+NOTES = [
+    "Action error: distance from the actions logged in held-out episodes, root mean square, 1 for "
+    "half the width of the action space; for integer actions the fraction that differs. It says "
+    "how closely behaviour was imitated; a better policy may well differ more.",
+    "Losses: at the last update, means over runs; losses of different agents do not compare.",
+]
+OPE_NOTE = (
+    "Estimated return: weighted importance sampling over the held-out episodes. Effective episodes "
+    "say how many carry it; of fewer than about ten it means little."
+)
+NO_OPE_NOTE = (
+    "No off-policy estimate applies: that takes logged probabilities of integer actions "
+    "(action_log_probs), and a policy whose own probabilities are known."
+)
+
+
+def section(runs: Iterable[Run]) -> Section | None:
+    """The tasks without a simulator as a section of the page; None if there are none.
+
+    Args:
+        runs: finished ones.
+    """
+    cells: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if not run.simulated and not run.record.agent.get("reference"):
+            cells.setdefault((run.task, run.agent), []).append(run)
+    if not cells:
+        return None
+    numbers = {"action error": "action_error"}
+    estimated = any("ope_effective_episodes" in r.record.final for c in cells.values() for r in c)
+    if estimated:
+        numbers["estimated return"] = "ope_return"
+        numbers["effective episodes"] = "ope_effective_episodes"
+    rows = []
+    for (task, agent), found in cells.items():
+        texts = [
+            cell_text([run.record.final.get(name, math.nan) for run in found])
+            for name in numbers.values()
+        ]
+        rows.append((task, agent, len(found), [*texts, (_losses(found), math.nan)]))
+    notes = [*NOTES, OPE_NOTE if estimated else NO_OPE_NOTE]
+    return Section(STUDY, TITLE, TEXT, [*numbers, "losses"], rows, notes)
+
+
+def _losses(runs: list[Run]) -> str:
+    """The last metrics of training, ``bc_loss 0.0123 ± 0.002, ...``."""
+    last = [run.record.curve[-1]["metrics"] for run in runs if run.record.curve]
+    names = dict.fromkeys(name for metrics in last for name in metrics)
+    return ", ".join(
+        f"{name} {cell_text([metrics.get(name, math.nan) for metrics in last])[0]}"
+        for name in names
+    )

@@ -1,0 +1,87 @@
+"""Policy experts PE: what each logging policy would do, and the features it sees a state by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from baselines.common import Noise, Parameters
+from baselines.nets import MLP, perceptron
+from fastq.balancing import class_shares
+
+
+@dataclass(frozen=True)
+class PolicyExperts:
+    """P experts (s) -> features -> action.
+
+    Attributes:
+        count: P, logging policies.
+        trunk: s -> features, P of them or one that all share.
+        head: features -> action, P of them.
+    """
+
+    count: int
+    trunk: MLP
+    head: MLP
+
+    @classmethod
+    def build(
+        cls,
+        count: int,
+        observation: int,
+        action: int,
+        hidden: tuple[int, ...],
+        kind: Literal["separate", "shared"],
+    ) -> PolicyExperts:
+        """``kind``: a trunk per policy (paper), or one with P heads (authors' players code)."""
+        trunk = MLP((observation, *hidden), copies=count if kind == "separate" else None)
+        return cls(count, trunk, MLP((hidden[-1], action), copies=count))
+
+    def init(self, noise: Noise) -> Parameters:
+        """Draws parameters; the trunk's names begin with "trunk.", the head's with "head."."""
+        parts = {"trunk": self.trunk.init(noise), "head": self.head.init(noise)}
+        return {f"{part}.{name}": v for part, values in parts.items() for name, v in values.items()}
+
+    def features(self, parameters: Parameters, observations: Tensor) -> Tensor:
+        """h_k(s) of every expert, ``[S, P, B, H]``."""
+        hidden = self.trunk(_section(parameters, "trunk."), observations).relu()
+        return hidden if self.trunk.copies else hidden.unsqueeze(1).expand(-1, self.count, -1, -1)
+
+    def actions(self, parameters: Parameters, features: Tensor) -> Tensor:
+        """Actions in [-1, 1], ``[S, P, B, A]``, from the experts' own features."""
+        head = _section(parameters, "head.")
+        # The ensemble's own call would show all members one input; here each has its features.
+        return perceptron(features, head["weight0"], head["bias0"]).tanh()
+
+    def losses(
+        self, parameters: Parameters, observations: Tensor, actions: Tensor, groups: Tensor
+    ) -> Tensor:
+        """Each expert's squared error on its own policy's samples, the mean over policies ``[S]``.
+
+        Args:
+            parameters: from :meth:`init`.
+            observations: ``[S, B, O]``.
+            actions: in [-1, 1], ``[S, B, A]``.
+            groups: which policy acted, ``[S, B]``.
+        """
+        guesses = self.actions(parameters, self.features(parameters, observations))
+        errors = (pick(guesses, groups) - actions).square().mean(-1)
+        own = torch.nn.functional.one_hot(groups, self.count).to(errors.dtype)
+        return (errors * class_shares(own)).sum(1)
+
+
+def pick(each: Tensor, groups: Tensor) -> Tensor:
+    """The entry of each sample's own policy: ``[S, P, B, F]`` and ``[S, B]`` -> ``[S, B, F]``."""
+    index = groups[:, None, :, None].expand(-1, 1, -1, each.shape[-1])
+    return each.gather(1, index).squeeze(1)
+
+
+def _section(parameters: Parameters, prefix: str) -> Parameters:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in parameters.items()
+        if name.startswith(prefix)
+    }

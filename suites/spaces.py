@@ -1,0 +1,85 @@
+"""Spaces as plain JSON, for tasks whose spaces no simulator tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+Plain = dict[str, Any]
+
+
+def box(low: npt.ArrayLike, high: npt.ArrayLike, dtype: str = "float32") -> Plain:
+    """A box with bounds ``[*shape]``.
+
+    An infinite bound is None, since JSON has no infinity, and bounds that are all alike are one.
+    """
+    shape = list(np.shape(low))
+    bounds = {"low": _finite(low), "high": _finite(high)}
+    return {"kind": "Box", "shape": shape, **bounds, "dtype": dtype}
+
+
+def to_plain(space: spaces.Space[Any]) -> Plain:
+    """A space as plain JSON; :func:`from_plain` makes it again.
+
+    Raises:
+        ValueError: if it is no Box, Discrete or MultiDiscrete.
+    """
+    if isinstance(space, spaces.Box):
+        return box(space.low, space.high, str(space.dtype))
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    raise ValueError(f"{space}: only Box, Discrete and MultiDiscrete are supported")
+
+
+def from_plain(plain: Mapping[str, Any]) -> spaces.Space[Any]:
+    """The space that plain JSON describes."""
+    if plain["kind"] == "Discrete":
+        return spaces.Discrete(plain["n"], start=plain["start"])
+    if plain["kind"] == "MultiDiscrete":
+        return spaces.MultiDiscrete(plain["nvec"], start=plain["start"])
+    dtype: Any = np.dtype(plain["dtype"])
+    low = np.array(plain["low"], float)  # None becomes NaN
+    high = np.array(plain["high"], float)
+    low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+    shape = tuple(plain["shape"])
+    return spaces.Box(
+        np.broadcast_to(low, shape).astype(dtype),
+        np.broadcast_to(high, shape).astype(dtype),
+        dtype=dtype,
+    )
+
+
+def of_task(task: Mapping[str, Any]) -> tuple[spaces.Space[Any], spaces.Space[Any], int | None]:
+    """Observation space, action space and time limit, from the simulator or from the task itself.
+
+    Args:
+        task: a record's task block.
+    """
+    if task["env_id"] is None:
+        plain = task["spaces"]
+        return from_plain(plain["observation"]), from_plain(plain["action"]), task["horizon"]
+    from suites.envs import make_vector
+
+    env = make_vector(task["env_id"], 1)
+    env.close()
+    return env.observation_space, env.action_space, env.horizon
+
+
+def is_integer(space: spaces.Space[Any]) -> bool:
+    """Whether actions of this space are integers."""
+    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+
+
+def _finite(bounds: npt.ArrayLike) -> Any:
+    values = np.asarray(bounds)
+    if values.size and (values == values.flat[0]).all():
+        values = values.flat[0]
+    plain = np.array(values.tolist(), object)
+    plain[~np.isfinite(values)] = None
+    return plain.tolist()
