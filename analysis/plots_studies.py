@@ -84,6 +84,10 @@ def _tasks(cells: Cells) -> list[str]:
     return list(dict.fromkeys(task for task, _ in cells))
 
 
+def _file(task: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in task)
+
+
 # Bars -----------------------------------------------------------------------------------------
 
 
@@ -215,7 +219,7 @@ def _balance(cells: Cells, agents: Mapping[str, Look]) -> Iterator[StudyFigure]:
         ][:_MOST_PICTURES]
         if rows:
             yield StudyFigure(
-                f"balance-states-{task}",
+                f"balance-states-{_file(task)}",
                 f"{task}: t-SNE of logged states in the representation before and after balancing, "
                 "coloured by the group of policies that acted (0 has the lowest returns); one run "
                 "of each agent. A picture, not a measurement: t-SNE keeps neighbours, not "
@@ -342,8 +346,10 @@ def _scatter(
         agent: found
         for agent in agents
         for finding in cells.get((task, agent), [])[:1]
-        for found in [list(pairs(finding.arrays(study) or {"predicted": []}))]
-        if found and len(found[0][1])
+        for arrays in [finding.arrays(study)]
+        if arrays is not None
+        for found in [list(pairs(arrays))]
+        if found
     }
     if not panels:
         return
@@ -370,7 +376,7 @@ def _scatter(
         ]
         _legend(figure, handles, labels)
     yield StudyFigure(
-        f"{study}-values-{task}",
+        f"{study}-values-{_file(task)}",
         f"{task}: predicted Q against the measured discounted return, a point per state and first "
         "action, one run of each agent. Dashed: equal.",
         figure,

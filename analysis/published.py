@@ -111,7 +111,7 @@ def published(plan: Plan, versions: Mapping[str, str]) -> tuple[list[PublishedCo
             agent=agent,
             number=numbers.setdefault(source, len(numbers) + 1),
             source=source,
-            details=_details(columns[agent, source][0]),
+            details=_details(columns[agent, source]),
             scores={
                 row["task"]: PublishedScore(float(row["score"]), float(row["std"] or "nan"))
                 for row in columns[agent, source]
@@ -122,9 +122,10 @@ def published(plan: Plan, versions: Mapping[str, str]) -> tuple[list[PublishedCo
     return found, notes if others else []
 
 
-def _details(row: dict[str, str]) -> str:
-    """The rest of a source's line: one source measures all tasks of an agent alike."""
+def _details(rows: list[dict[str, str]]) -> str:
+    """The rest of a source's line: one source measures an agent alike, data versions apart."""
+    row, versions = rows[0], sorted({row["dataset_version"] for row in rows})
     seeds = f"{row['seeds']} seeds" if row["seeds"] else "seeds not printed"
     spread = f"± {row['spread']}" if row["spread"] else "no spread printed"
-    found = [f"{row['dataset_version']} data", row["protocol"], seeds, spread]
+    found = [f"{' and '.join(versions)} data", row["protocol"], seeds, spread]
     return "; ".join(found + ([row["note"]] if row["note"] else []))

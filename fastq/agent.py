@@ -405,7 +405,8 @@ class FastQ(Stateful):
     def _watch(self, batch: Batch, outputs: Tensor) -> None:
         seen, values = self.seen, outputs[..., 0]
         seen["discount"] = self.stages.discounts
-        seen["discounts_forced"] = self.stages.state["forced"].to(values.dtype)
+        stages = self.stages.state
+        seen["discounts_forced"] = stages["forced"] / stages["stage"].clamp(min=1)  # share
         seen["reward_bound"] = torch.maximum(seen["reward_bound"], batch["rewards"].abs().amax(1))
         # Of the largest value there can be, max |r| / (1 - gamma).
         bound = seen["reward_bound"] / (1.0 - self.stages.discounts).clamp(min=1e-3)

@@ -9,6 +9,7 @@ RECOGNISED = 0.9  # balanced accuracy with which the adversary still tells the p
 EXPLODED = 2.0  # times the largest value that rewards and discount allow
 SATURATED = 0.95  # share of samples whose decomposition has one weight above 0.999
 CLUSTERED = 0.95  # share of actions that are nearest to one and the same logging policy's
+FORCED = 0.5  # share of the discount's raises that came by deadline
 EARLY = 0.3  # before this share of the updates, representation and values have not settled
 
 
@@ -57,8 +58,8 @@ def _signs(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
             f"{share:.0%} of actions are nearest to one and the same logging policy's",
         )
     forced = metrics.get("discounts_forced", 0.0)
-    if forced >= 1:
+    if forced > FORCED:
         yield (
             "discount_stalled",
-            f"{forced:.0f} raises of the discount came by deadline, not by a stable loss",
+            f"{forced:.0%} of the discount's raises came by deadline, not by a stable loss",
         )

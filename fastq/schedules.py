@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-CALM = 0.05  # |fast - slow| below this share of slow is "stable"
+CALM = 0.05  # a window's mean loss this near to the one before is "stable"
 
 
 def between(ends: tuple[float, float], progress: float) -> float:
@@ -18,11 +19,11 @@ def between(ends: tuple[float, float], progress: float) -> float:
 class DiscountStages:
     """Raises each seed's discount step by step, when its loss is stable or its time is up.
 
-    With L the temporal-difference loss over the variance of its targets, a seed advances once
-    ``|fast - slow| < 5 %`` of ``slow`` has held for a window of 2 % of the updates, where fast and
-    slow are moving averages of L over a quarter of the window and over the window; or at the end of
-    its share of the first half of training, so that the last half runs at the largest discount.
-    Nothing here waits for the device.
+    With L the temporal-difference loss over the variance of its targets, a seed advances when the
+    mean of L over a window of 2 % of the updates is within 5 % of that over the window before, or
+    when its share of the first half of training is over, so that the last half runs at the largest
+    discount. (Moving averages in place of windows would remember for too long what a raise does to
+    the loss at once.) Nothing here waits for the device.
 
     Args:
         stages: discounts, rising.
@@ -33,20 +34,16 @@ class DiscountStages:
     def __init__(self, stages: Sequence[float], updates: int, like: Tensor) -> None:
         self.stages = torch.tensor(stages, dtype=like.dtype, device=like.device)
         self.window = max(1, round(0.02 * updates))
-        raises = max(1, len(stages) - 1)
-        self.deadlines = torch.tensor(
-            [(i + 1) * updates / (2 * raises) for i in range(len(stages) - 1)] + [float("inf")],
-            dtype=torch.float64,
-            device=like.device,
-        )
+        raises = len(stages) - 1
+        ends = [(i + 1) * updates / (2 * raises) for i in range(raises)]
+        self.deadlines = torch.tensor([*ends, math.inf], dtype=torch.float64, device=like.device)
         counts = torch.zeros_like(like, dtype=torch.int64)
         self.state = {
             "stage": counts,
-            "age": counts.clone(),  # updates since the stage began
-            "calm": counts.clone(),  # of them, the last that were stable in a row
             "forced": counts.clone(),  # raises that no stability brought about
-            "fast": torch.zeros_like(like),
-            "slow": torch.zeros_like(like),
+            "age": counts.clone(),  # updates since the stage began
+            "sum": torch.zeros_like(like),  # of L in this window
+            "before": torch.full_like(like, math.inf),  # mean of L in the last one
         }
 
     @property
@@ -60,18 +57,16 @@ class DiscountStages:
         if len(self.stages) == 1:
             return
         s = self.state
-        relative = losses / (targets.var(1) + 1e-8)
-        begins = s["age"] == 0
-        for name, span in (("fast", max(1.0, self.window / 4)), ("slow", float(self.window))):
-            s[name].copy_(torch.where(begins, relative, torch.lerp(s[name], relative, 1 / span)))
+        s["sum"] += losses / (targets.var(1) + 1e-8)
         s["age"] += 1
-        stable = (s["fast"] - s["slow"]).abs() < CALM * s["slow"]
-        # The averages begin with the stage; before a window has passed they say little.
-        s["calm"].copy_(torch.where(stable & (s["age"] > self.window), s["calm"] + 1, 0))
-        settled = (s["calm"] >= self.window) & (s["stage"] < len(self.stages) - 1)
+        full = s["age"] % self.window == 0
+        mean = s["sum"] / self.window
+        stable = full & ((mean - s["before"]).abs() < CALM * s["before"])
+        settled = stable & (s["stage"] < len(self.stages) - 1)
         late = updates >= self.deadlines[s["stage"]]
         rises = settled | late
         s["forced"] += late & ~settled
         s["stage"] += rises
-        for name in ("age", "calm"):
-            s[name].masked_fill_(rises, 0)
+        s["before"].copy_(torch.where(full, mean, s["before"]).masked_fill(rises, math.inf))
+        s["sum"].masked_fill_(full | rises, 0)
+        s["age"].masked_fill_(rises, 0)

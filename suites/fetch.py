@@ -37,7 +37,7 @@ def fetch_all(
     """
     fetch: Callable[..., Any] | None = getattr(source, "fetch", None)
     if fetch is None:
-        raise UsageError(f"--download: source {name} downloads nothing; leave it out")
+        raise UsageError(f"source {name} downloads nothing: its data is made or lies here")
     console = Console(stderr=True)
     try:
         if not console.is_terminal:

@@ -49,10 +49,7 @@ def own_task(name: str) -> OwnTask | None:
     """
     if name in TASKS:
         return None
-    if not _ID.fullmatch(name) or ".." in name:
-        raise DatasetError(
-            f"{name}: not a Minari dataset's id; one looks like mujoco/hopper/medium-v0"
-        )
+    _check_id(name)
     group, _, quality = name.rpartition("/")
     facts: dict[str, Any] = {"environment": task_label(group or name), "quality": quality}
     notes: tuple[str, ...] = ()
@@ -79,6 +76,7 @@ def fetch(task: str, progress: recorded.Progress | None = None) -> Path:
     Raises:
         DatasetError: if it cannot be had.
     """
+    _check_id(task)
     need_minari(task)
     if not _data_path(task).exists():
         import minari
@@ -177,6 +175,13 @@ def flat_space(space: Any) -> Any:
     from gymnasium import spaces as gym_spaces
 
     return gym_spaces.flatten_space(space) if isinstance(space, gym_spaces.Dict) else space
+
+
+def _check_id(name: str) -> None:
+    if not _ID.fullmatch(name) or ".." in name:
+        raise DatasetError(
+            f"{name}: not a Minari dataset's id; one looks like mujoco/hopper/medium-v0"
+        )
 
 
 def _convert(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from results.record import Episodes, Plan, Record, write_plan, write_record
+
+sys.path.append(str(Path(__file__).parent))  # for `studied.py`
 
 QUALITIES = {"random": 3.0, "medium": 44.0, "medium-replay": 25.0, "medium-expert": 65.0}
 ENVIRONMENTS = {  # returns of the random and the expert policy

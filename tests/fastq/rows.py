@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -37,27 +37,21 @@ class Stages:
     updates: int
     count: int = 0
     stage: int = 0
-    age: int = 0
-    calm: int = 0
     forced: int = 0
-    fast: float = 0.0
-    slow: float = 0.0
+    seen: list[float] = field(default_factory=list)  # L since the stage began
 
     def observe(self, loss: float, targets: Array) -> None:
         self.count += 1
         last, window = len(self.discounts) - 1, max(1, round(0.02 * self.updates))
         if self.stage == last:
             return
-        relative = loss / (targets.var(ddof=1) + 1e-8)
-        if self.age == 0:
-            self.fast = self.slow = relative
-        self.fast += (relative - self.fast) / max(1.0, window / 4)
-        self.slow += (relative - self.slow) / window
-        self.age += 1
-        stable = abs(self.fast - self.slow) < 0.05 * self.slow and self.age > window
-        self.calm = self.calm + 1 if stable else 0
-        settled = self.calm >= window
+        self.seen.append(loss / (targets.var(ddof=1) + 1e-8))
+        settled = False
+        if len(self.seen) >= 2 * window and len(self.seen) % window == 0:
+            before, now = np.mean(self.seen[-2 * window : -window]), np.mean(self.seen[-window:])
+            settled = bool(abs(now - before) < 0.05 * before)
         late = self.count >= (self.stage + 1) * self.updates / (2 * last)
         if settled or late:
             self.forced += late and not settled
-            self.stage, self.age, self.calm = self.stage + 1, 0, 0
+            self.stage += 1
+            self.seen.clear()

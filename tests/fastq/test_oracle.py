@@ -223,7 +223,11 @@ class FastQOracle(Oracle):
         gamma = self.c.discounts[self.stages.stage]
         self.bound = max(self.bound, np.abs(rewards).max())
         excess = np.abs(values).mean() / (self.bound / (1 - gamma))
-        self.late |= {"discount": gamma, "discounts_forced": self.stages.forced, "q_excess": excess}
+        self.late |= {
+            "discount": gamma,
+            "discounts_forced": self.stages.forced / max(1, self.stages.stage),
+            "q_excess": excess,
+        }
 
     def _actor(self, s: Array, h: Array, a: Array, k: Array, coins: Array, jumps: Array) -> None:
         c, rows = self.c, np.arange(BATCH)

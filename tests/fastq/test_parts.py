@@ -395,15 +395,16 @@ def test_discounts_rise_when_the_loss_is_stable_or_the_time_is_up() -> None:
     [
         ("(i + 1) * updates", "(i + 2) * updates"),
         ("targets.var(1)", "targets.var()"),
-        ("masked_fill_(rises, 0)", "masked_fill_(settled, 0)"),
         ("late & ~settled", "late"),
-        ('s["age"] > self.window', 's["age"] > 0'),
-        ("stable & (", "("),
-        (">= self.window) & (", ">= 1) & ("),
-        ("self.window / 4", "self.window"),
+        ('s["age"].masked_fill_(rises, 0)', 's["age"].masked_fill_(settled, 0)'),
+        ('s["sum"].masked_fill_(full | rises, 0)', 's["sum"].masked_fill_(full, 0)'),
+        ('s["sum"].masked_fill_(full | rises, 0)', 's["sum"].masked_fill_(rises, 0)'),
+        (".masked_fill(rises, math.inf)", ""),
+        ("torch.where(full, mean,", "torch.where(stable, mean,"),
+        ("stable = full & (", "stable = ("),
+        ('< CALM * s["before"]', "< CALM * mean"),
+        ("CALM = 0.05", "CALM = 0.2"),
         ("0.02 * updates", "0.1 * updates"),
-        ('s["calm"] + 1, 0)', 's["calm"] + 1, s["calm"])'),
-        ("torch.where(begins, relative,", "torch.where(begins, 0 * relative,"),
     ],
     ids=lambda edit: edit[1],
 )
@@ -511,7 +512,7 @@ def point(update: int, **metrics: float) -> dict[str, Any]:
         ({"q_excess": 3.0}, "q_explosion"),
         ({"weight_saturation": 0.99}, "decomposition_saturated"),
         ({"nearest_policy_share": 0.99}, "actions_clustered"),
-        ({"discounts_forced": 1.0}, "discount_stalled"),
+        ({"discounts_forced": 0.8}, "discount_stalled"),
     ],
 )
 def test_failures_have_names(metrics: dict[str, float], name: str) -> None:

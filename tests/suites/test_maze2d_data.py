@@ -82,6 +82,25 @@ def test_the_controller_arrives(maze: str) -> None:
         assert np.linalg.norm(observation[:2] - goal) < 0.1
 
 
+def test_the_controller_solves_the_benchmark_where_it_is_told_the_goal() -> None:
+    """Above 100, which is an older controller's mean; so the simulator and it fit together."""
+    env = make_one("fastq_bench/maze2d-umaze-v1").unwrapped
+    controller = maze2d.Controller(POINT_MAZES["umaze"], np.random.default_rng(0))
+    controller.goals = cells(POINT_MAZES["umaze"], "G")
+    returns = []
+    for seed in range(10):
+        observation, _ = env.reset(seed=seed)
+        controller.set_out(observation)
+        returns.append(0.0)
+        for _ in range(300):
+            action, _ = controller.act(observation)
+            observation, reward, *_ = env.step(action.astype(np.float32))
+            returns[-1] += reward
+    low, high, _ = reference("maze2d-umaze")
+    assert np.mean(returns) > high
+    assert min(returns) > low
+
+
 def test_cells_are_told_from_positions() -> None:
     env = make_one("fastq_bench/maze2d-large-v1").unwrapped
     for cell in cells(POINT_MAZES["large"], ".", "G"):

@@ -20,8 +20,11 @@ from suites.datasets.store import Dataset
 from suites.datasets.verify import verify
 from suites.envs import make_vector, regions
 from suites.envs.mujoco import REGIONS, make_one
+from suites.plan import make_plan
+from suites.resolve import Options
 
 OVERLAP = Path(__file__).parents[2] / "benchmarks" / "overlap.py"
+PARTS = [f"fastq_{name}" for name in ("no_balance", "no_exploration", "neither")]
 TASKS = [f"regions-overlap-{percent}" for percent in (0, 25, 50, 100)]
 
 
@@ -267,15 +270,14 @@ def test_playing_needs_no_particular_number_of_slots() -> None:
 
 
 def runs(shift: dict[tuple[str, str], float]) -> pd.DataFrame:
-    """Made-up scores: 3 draws, 10 seeds, by task and agent around 50 + shift."""
+    """Made-up scores: 5 draws, 10 seeds, by task and agent around 50 + shift."""
     generator = np.random.default_rng(0)
-    parts = [f"fastq_{name}" for name in ("no_balance", "no_exploration", "neither")]
     return pd.DataFrame(
         [
             (task, agent, draw, seed, 50 + shift.get((task, agent), 0) + generator.normal())
             for task in ("regions-overlap-0", "regions-overlap-100")
-            for agent in ("td3_bc", "fastq", *parts)
-            for draw in range(3)
+            for agent in ("td3_bc", "fastq", *PARTS)
+            for draw in range(5)
             for seed in range(10)
         ],
         columns=["task", "agent", "draw", "seed", "score"],
@@ -300,5 +302,27 @@ def test_verdicts_on_the_hypotheses() -> None:
     assert h1.endswith("fails")
     assert h2.endswith("fails")
     few = runs({})
-    with pytest.raises(ValueError, match="2 draws of the data with"):
-        list(verdicts(few[few["draw"] < 2]))
+    with pytest.raises(ValueError, match="4 draws of the data with"):
+        list(verdicts(few[few["draw"] < 4]))
+
+
+def test_the_suite_is_what_its_page_says(tmp_path: Path) -> None:
+    plan = make_plan(Options("fastq_overlap", out=tmp_path))
+    assert [task["id"] for task in plan.tasks] == TASKS
+    budget = plan.budget
+    assert (budget.updates, budget.seeds, budget.dataset_seeds) == (5000, 10, 5)
+    rows = {row.label: row.config for row in plan.rows if not row.reference}
+    assert list(rows) == ["bc", "td3_bc", "fastq", *PARTS]
+    for config in rows.values():
+        assert (config["hidden"], config["batch_size"]) == ([64, 64], 256)
+    assert rows["td3_bc"]["discount"] == rows["fastq"]["discounts"][-1] == 0.99
+    whole = rows["fastq"]
+    assert whole["adversary"] > 0
+    assert max(whole["exploration"]) > 0
+    off: dict[str, dict[str, object]] = {
+        "fastq_no_balance": {"adversary": 0.0},
+        "fastq_no_exploration": {"exploration": [0.0, 0.0]},
+        "fastq_neither": {"adversary": 0.0, "exploration": [0.0, 0.0]},
+    }
+    for label, changes in off.items():
+        assert rows[label] == {**whole, **changes}

@@ -142,7 +142,7 @@ def test_stepping_from_a_restored_state_equals_gymnasium_to_the_last_bit(env_id:
     restored = 0
     for _ in range(12):
         step = vector.step(
-            rng.uniform(-0.3, 0.3, (3, *vector.action_space.shape)), np.arange(3) == 0
+            rng.uniform(-0.1, 0.1, (3, *vector.action_space.shape)), np.arange(3) == 0
         )
         seen = step.observations[0]
         if not vector.restorable(seen):
@@ -152,7 +152,7 @@ def test_stepping_from_a_restored_state_equals_gymnasium_to_the_last_bit(env_id:
         env.reset(seed=0)
         positions = base.model.nq - 1
         base.set_state(np.append(0.0, seen[:positions]), seen[positions:])
-        actions = rng.uniform(-1, 1, (3, *vector.action_space.shape)).astype(np.float32)
+        actions = rng.uniform(-0.1, 0.1, (3, *vector.action_space.shape)).astype(np.float32)
         actions[0] = actions[1]
         there = vector.step(actions, np.arange(3) == 1)
         observation, reward, terminated, *_ = env.step(actions[1])
@@ -219,7 +219,7 @@ def test_a_known_representation_is_judged_rightly(dataset: store.Dataset) -> Non
     assert numbers["applies"]
     assert numbers["chance"] == 0.5
     before, after = numbers["views"]["before"], numbers["views"]["after"]
-    assert before["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0, "episodes": 10}
+    assert before["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0, "episodes": 8}
     assert after["accuracy"]["value"] == 0.5
     assert before["distance"]["floor"] == 0.0
     assert before["distance"]["between"] > 1.0
@@ -245,11 +245,14 @@ def test_what_only_the_episode_tells_is_not_recognised(dataset: store.Dataset) -
     sample = balance.draw(studied, studied.rng("balance", 0))
     marks = np.random.default_rng(0).standard_normal((1 + sample.episodes.max(), 16))
     view = balance.standardised(marks[sample.episodes])
-    predicted = balance.classify(view, sample, 0)
-    learned = sample.sides == 0
-    assert (predicted[learned] == sample.groups[learned]).mean() > 0.9
-    accuracy = balance.balanced_accuracy(predicted, sample, np.random.default_rng(0))
-    assert accuracy["low"] < 0.5 < accuracy["high"]
+
+    def judged(of: balance.Sample) -> dict[str, Any]:
+        predicted = balance.classify(view, of, 0)
+        return balance.balanced_accuracy(predicted, of, np.random.default_rng(0))
+
+    assert judged(sample)["low"] < 0.5 < judged(sample)["high"]
+    leaking = np.random.default_rng(0).integers(0, 3, len(sample.rows))
+    assert judged(replace(sample, sides=leaking))["value"] == 1.0
     # The floor is as high as the distance: what tells episodes apart is no difference of groups.
     distance = balance.distances(view, sample, np.random.default_rng(0))
     assert distance["between"] < 1.5 * distance["floor"]
