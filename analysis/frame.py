@@ -39,6 +39,7 @@ RUN_COLUMNS = (
     "return_mean",  # raw return, mean over the final episodes
     "return_std",
     "length_mean",  # steps
+    "success_rate",  # of the final episodes, NaN where the environment knows no success
     "budget",
     "shrunk",  # trained with less than the published size or steps
     "reference",  # random or behaviour: a yardstick, not a competitor
@@ -284,6 +285,7 @@ def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dic
         "return_mean": return_mean,
         "return_std": float(final.get("return_std", math.nan)),
         "length_mean": float(final.get("length_mean", math.nan)),
+        "success_rate": float(final.get("success_rate", math.nan)),
         "budget": str(record.budget.get("name", "")),
         "shrunk": bool(record.budget.get("shrunk", False)),
         "reference": bool(record.agent.get("reference", False)),

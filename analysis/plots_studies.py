@@ -222,8 +222,8 @@ def _balance(cells: Cells, agents: Mapping[str, Look]) -> Iterator[StudyFigure]:
                 f"balance-states-{_file(task)}",
                 f"{task}: t-SNE of logged states in the representation before and after balancing, "
                 "coloured by the group of policies that acted (0 has the lowest returns); one run "
-                "of each agent. A picture, not a measurement: t-SNE keeps neighbours, not "
-                "distances.",
+                "of each agent, six agents at most. A picture, not a measurement: t-SNE keeps "
+                "neighbours, not distances.",
                 _pictures(rows),
                 [task],
             )
@@ -236,16 +236,18 @@ def _pictures(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Figure:
     count = 1 + max(int(arrays["groups"].max()) for _, arrays in rows)
     labels = [f"group {group}" for group in range(count)]
     with rc_context(_STYLE):
-        figure, axes = _panels(2 * len(rows), height=3.6, left=0.3, columns=2, legend=labels)
+        figure, axes = _panels(
+            2 * len(rows), height=2.2, left=0.2, columns=4, legend=labels, gap=0.25
+        )
         for (agent, arrays), pair in zip(
             rows, zip(axes[::2], axes[1::2], strict=True), strict=True
         ):
             colours = [_GROUP_COLOURS[g % len(_GROUP_COLOURS)] for g in arrays["groups"].tolist()]
+            pair[0].set_title(agent, loc="left")
             for view, axis in zip(("before", "after"), pair, strict=True):
                 x, y = arrays[view].T
                 axis.scatter(x, y, s=7, c=colours, alpha=0.6, linewidths=0, rasterized=True)
-                axis.set_title(f"{agent}, {view}", loc="left")
-                axis.set(xticks=[], yticks=[])
+                axis.set(xticks=[], yticks=[], xlabel=view)
                 axis.grid(visible=False)
                 axis.spines[:].set_visible(False)
         handles = [
@@ -420,9 +422,10 @@ def _decomposition(cells: Cells, agents: Mapping[str, Look]) -> Iterator[StudyFi
     if stages is not None:
         yield StudyFigure(
             "decomposition-stages",
-            "Discount and TD loss at the evaluations during training, a line per run.",
+            "Discount and TD loss at the evaluations during training, a line per run, on the first "
+            "three tasks.",
             stages,
-            tasks,
+            tasks[:3],
         )
 
 
@@ -452,7 +455,8 @@ def _stages(cells: Cells, agents: Mapping[str, Look]) -> Figure | None:
                         color=style.colour, linestyle=style.line, linewidth=1.4,
                         marker=style.marker, markersize=2.5, alpha=0.8,
                     )  # fmt: skip
-            if name == "td_loss" and axis.get_lines():
+            drawn = np.concatenate([line.get_ydata() for line in axis.get_lines()] or [[1.0]])
+            if name == "td_loss" and 0 < 10 * drawn.min() < drawn.max():
                 axis.set_yscale("log")
                 axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 axis.yaxis.set_minor_formatter(NullFormatter())

@@ -123,8 +123,11 @@ def cell_text(values: Sequence[float]) -> tuple[str, float]:
     if not known:
         return "", math.nan
     mean = float(np.mean(known))
-    spread = f" ± {np.std(known, ddof=1):.3g}" if len(known) > 1 else ""
-    return f"{mean:.3g}{spread}", mean
+    size = max(map(abs, known))
+    digits = 2 - math.floor(math.log10(size)) if size > 0 else 0  # three figures of the largest
+    digits = min(max(digits, 0), 6)
+    spread = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
+    return f"{mean:.{digits}f}{spread}", mean
 
 
 Columns = list[tuple[str, Callable[[Numbers], float]]]
@@ -192,13 +195,16 @@ def _exploration_notes(cells: Mapping[tuple[str, str], list[Finding]]) -> list[s
     if not everything:
         return []
     pairs = [int(number(n, "pairs")) for n in everything]
-    passed = [int(number(n, "passed_over")) for n in everything]
+    shares = [
+        number(n, "passed_over") / (number(n, "passed_over") + number(n, "states"))
+        for n in everything
+    ]
     errors = [number(n, "restored_reward_error") for n in everything]
     return [
-        f"Each run: {_range(pairs)} pairs of a state and an action; {_range(passed)} states passed "
-        "over because a clipped velocity hides the simulator's state. Logged actions replayed from "
-        f"restored states differ from the logged reward by {max(errors):.2g} at most (median of a "
-        "run).",
+        f"Each run: {_range(pairs)} pairs of a state and an action. Passed over, because a clipped "
+        f"velocity hides the simulator's state: {min(shares):.0%} to {max(shares):.0%} of the "
+        "states drawn, which are those of fast movements. Logged actions replayed from restored "
+        f"states differ from the logged reward by {max(errors):.2g} at most (median of a run).",
         "Bias: predicted minus measured, in standard deviations of the measured returns. Lifts: "
         "in discounted reward, at each agent's own discount, so arms of other discounts are "
         "not comparable in them.",

@@ -37,6 +37,7 @@ from suites.launch import WORKER_ENVIRONMENT
 
 OBSERVATION, ACTION, HIDDEN, BATCH = 11, 3, 256, 256  # hopper, the published networks
 HORIZON, BEST_RETURN = 1000, 3200.0  # hopper, too
+PARTS, GROUPS = ("forward", "survive", "control"), 3  # of its rewards; of logging policies
 ROUNDS = 12  # every contestant runs this often, in turn; its best round counts
 
 
@@ -339,6 +340,18 @@ REBRAC = (
     + 2 * train(JOINED, 1, 3, 1024)
     + (train(OBSERVATION, ACTION, 3, 1024) + 2 * reach(JOINED, 1, 3, 1024)) / 2  # both critics
 )
+BALANCED = 2 * OBSERVATION  # features of FAST-Q's z
+FASTQ = (
+    forward(BALANCED, ACTION)  # as TD3_BC, on z, with the logits of the decomposition
+    + 2 * forward(BALANCED + ACTION, 1)
+    + 2 * train(BALANCED + ACTION, 4)
+    + 2 * 2.0 * BATCH * BALANCED * HIDDEN  # back to z
+    + (train(BALANCED, ACTION) + reach(BALANCED + ACTION, 1)) / 2
+    # BR at s and s', the classifier there and back, and the experts where the actor moves
+    + 2.0 * BATCH * BALANCED * OBSERVATION * 4
+    + 2.0 * BATCH * (BALANCED * 128 + 128 * 64 + 64 * GROUPS) * 3
+    + 2.0 * BATCH * GROUPS * (OBSERVATION * 128 + 128 * 128 + 128 * ACTION) / 2
+)
 NOISY = JOINED + 16  # inputs of the noise model
 DIFFUSION_QL = (
     5 * forward(NOISY, ACTION, 3)  # the next action, in five steps
@@ -366,6 +379,7 @@ AGENTS = {
     "iql": Contestant(IQL, PlainIQL, IQL - forward(OBSERVATION, 1)),
     "cql": Contestant(CQL, PlainCQL),
     "rebrac": Contestant(REBRAC),
+    "fastq": Contestant(FASTQ),
     "diffusion_ql": Contestant(DIFFUSION_QL, PlainDiffusionQL, DIFFUSION_QL),
     "dt": Contestant(3 * 64 * transformer(128, 3, 20)),
 }
@@ -406,6 +420,10 @@ def make_batches(needs: Needs, stack: int, count: int = 4) -> list[Batch]:
             return ends
         if name == "mask":
             return torch.ones(lead)
+        if name == "policy_groups":
+            return torch.randint(GROUPS, lead, generator=generator)
+        if name == "reward_parts":
+            return normal(len(PARTS))
         if name == "timesteps":
             return torch.arange(needs.window or 1).expand(lead).contiguous()
         return normal()  # rewards and returns
@@ -422,6 +440,9 @@ def ours(name: str, stack: int) -> Callable[[int], Any]:
         spaces.Box(-1, 1, (ACTION,)),
         (Phase("offline", 1_000_000),),
         horizon=HORIZON,
+        reward_parts=PARTS,
+        policies=GROUPS,
+        policy_groups=GROUPS,
         statistics={
             "transitions": 1e6,
             "episodes": 1e3,
@@ -432,7 +453,9 @@ def ours(name: str, stack: int) -> Callable[[int], Any]:
         },
     )
     agent, batches = cls(spec, config, range(stack)), make_batches(cls.needs(config), stack)
-    return lambda i: agent.update(batches[i % len(batches)], "offline")
+    # Of an agent with phases the last one counts, which is most of its training.
+    phases = getattr(cls, "phases", lambda config: [{"name": "offline"}])(config)
+    return lambda i: agent.update(batches[i % len(batches)], phases[-1]["name"])
 
 
 def plain(agent: Any, needs: Needs) -> Callable[[int], Any]:

@@ -86,7 +86,9 @@ class Record:
             share of its stack), updates_per_s, peak_memory_mib.
         curve: list of {update (counted through all phases), phase, env_steps, return_mean,
             return_std, score, metrics {..}}.
-        final: return_mean, return_std, length_mean, score, last10_score.
+        final: return_mean, return_std, length_mean, score, last10_score, success_rate; without a
+            simulator none of these, but action_error, held_out_episodes, held_out_steps, and
+            ope_return, ope_effective_episodes where they can be estimated.
         error: type, message, traceback; None if done.
         resumes: the interruptions this run survived: list of {update, exact, notes}; where
             ``exact`` is False, it went on under other circumstances, and an uninterrupted run would

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from suites.datasets import Source
 from suites.job import Job
 from suites.measure import Speed, measure
+from suites.studies import STUDIES
 
 START_SECONDS = 3.0  # a worker's imports
 JOB_SECONDS = 0.5  # checking a dataset's sha256, writing records
@@ -68,13 +69,16 @@ def _job(job: Job, speed: Speed | None, env_step: dict[str, float], source: Sour
         if source.is_cached(job.key, job.data["size"], job.data["seed"]):
             return Estimate(data=JOB_SECONDS)
         size = job.data["size"] or source.default_size(job.key)
-        return Estimate(data=JOB_SECONDS + size * seconds_per_step)
+        # Recorded data is converted, not played.
+        each = getattr(source, "SECONDS_PER_TRANSITION", seconds_per_step)
+        return Estimate(data=JOB_SECONDS + size * each)
     if speed is None:
         return Estimate(unknown=(job.agent["label"],))
     budget = job.budget
     training = JOB_SECONDS + job.updates * speed.update
+    studies = len(job.seeds) * sum(STUDIES[name].seconds for name in job.studies)
     if job.task["env_id"] is None:
-        return Estimate(training=training)
+        return Estimate(training=training, evaluation=studies)
     lengths = RANDOM_LENGTH if job.agent["reference"] else MEAN_LENGTH
     length = lengths.get(environment, UNKNOWN_LENGTH)
     sweeps = budget["evaluations"] + 1
@@ -82,5 +86,7 @@ def _job(job: Job, speed: Speed | None, env_step: dict[str, float], source: Sour
     acts = sweeps * min(1000, 1.5 * length)  # a sweep lasts as long as its longest episode
     return Estimate(
         training=training,
-        evaluation=len(job.seeds) * episodes * length * seconds_per_step + acts * speed.act,
+        evaluation=studies
+        + len(job.seeds) * episodes * length * seconds_per_step
+        + acts * speed.act,
     )

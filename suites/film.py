@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.envs.mujoco import MujocoEnv
 
 from baselines.config import UsageError
 from suites.envs import registered
@@ -124,7 +123,7 @@ def make_rendered(env_id: str) -> gymnasium.Env[Any, Any]:
         env: gymnasium.Env[Any, Any] = registered.make(env_id, render_mode="rgb_array")
     try:
         platform = os.environ.get("MUJOCO_GL")
-        if platform and isinstance(env.unwrapped, MujocoEnv):
+        if platform and hasattr(env.unwrapped, "model"):  # MuJoCo's
             # Asked first: gymnasium's renderer, if it fails half way, complains again when freed,
             # and so does MuJoCo's context unless it finds this attribute.
             base = importlib.import_module(f"mujoco.{platform}").GLContext

@@ -16,7 +16,7 @@ from results.record import RECORD_FILE, Plan, Record, RecordError, read_record, 
 from suites.datasets import Source, choose_source, get_source
 from suites.fetch import fetch_all
 from suites.job import Job, State, read_state, remove_checkpoints, unfinished_stacks
-from suites.manifest import Budget, Suite, load_suite, suite_of
+from suites.manifest import Budget, Suite, load_suite, shipped, suite_of
 from suites.resolve import (
     BEHAVIOUR,
     CLONING,
@@ -279,7 +279,10 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
     named = suite.arms if options.agents is None else options.agents
     asked = [label for label in arms if label != CLONING or label in named]
     rows, unfit = match_spaces(rows, tasks, asked)
-    match_needs(rows, tasks, options.source)
+    # A shipped suite serves all sources, though not all of them tell what every agent needs.
+    own = suite.name not in shipped()
+    strict = arms if options.agents is not None or own else ()
+    rows, lacking = match_needs(rows, tasks, options.source, strict)
     plan = SuitePlan(
         options=options,
         suite=suite,
@@ -297,7 +300,7 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
             for row in rows:
                 plan.cells.extend(_cells(task, draw, row, options))
     plan.stale = find_stale(plan)
-    plan.warnings = unfit + [note for task in tasks for note in task["notes"]]
+    plan.warnings = unfit + lacking + [note for task in tasks for note in task["notes"]]
     plan.warnings += [warning for row in rows if row.code for warning in edited_plugin(plan, row)]
     plan.warnings += damaged(plan)
     return plan

@@ -327,24 +327,44 @@ def describe_task(
     }
 
 
-def match_needs(rows: Sequence[Row], tasks: Sequence[Mapping[str, Any]], name: str) -> None:
-    """Refuses an agent whose needs the tasks' data cannot meet.
+def match_needs(
+    rows: Sequence[Row], tasks: Sequence[Mapping[str, Any]], name: str, asked: Container[str]
+) -> tuple[list[Row], list[str]]:
+    """Compares what agents need with the fields of the tasks' data.
+
+    Args:
+        rows: all of the plan's.
+        tasks: as :func:`describe_task` gives them.
+        name: of the source.
+        asked: labels that a person asked for; others are left out where the data lacks a field.
+
+    Returns:
+        The rows that remain, and a sentence about each that was left out.
 
     Raises:
         UsageError: naming agent, field and source.
     """
+    kept, notes = list(rows), []
     for row in rows:
-        if row.cls is None:
+        if row.cls is None or (lack := _lack(row, tasks, name)) is None:
             continue
-        config = make_config(row.cls, row.config, f"agents.{row.label}")
-        needs = needs_of(row.cls, config, f'agent "{row.label}"')
-        for field_name in needs.fields:
-            for task in tasks:
-                if field_name not in (*task["fields"], *WINDOW_FIELDS):
-                    who = f"task {task['id']}" if "key" in task else f'source "{name}"'
-                    raise UsageError(
-                        f'agent "{row.label}" needs "{field_name}", which {who} does not have'
-                    )
+        if row.label in asked:
+            raise UsageError(f'agent "{row.label}" {lack}')
+        kept.remove(row)
+        notes.append(f"{row.label} is left out: it {lack}")
+    return kept, notes
+
+
+def _lack(row: Row, tasks: Sequence[Mapping[str, Any]], name: str) -> str | None:
+    """What a row needs and some task's data has not, as the end of a sentence."""
+    config = make_config(row.cls, row.config, f"agents.{row.label}")
+    needs = needs_of(row.cls, config, f'agent "{row.label}"')
+    for field_name in needs.fields:
+        for task in tasks:
+            if field_name not in (*task["fields"], *WINDOW_FIELDS):
+                who = f"task {task['id']}" if "key" in task else f'source "{name}"'
+                return f'needs "{field_name}", which {who} does not have'
+    return None
 
 
 def match_spaces(

@@ -285,6 +285,8 @@ class Training:
 
     def study(self) -> None:
         """Runs the studies that were asked for; their time is no part of the training's."""
+        if not self.job.studies:
+            return
         wall, core = time.perf_counter(), time.process_time()
         card = self.dataset.card
         context = Context(
@@ -303,8 +305,7 @@ class Training:
             self.progress(self.done, self.job.updates, f"study: {name}")
             self.studies[name] = run_study(name, context)
         wall, core = time.perf_counter() - wall, time.process_time() - core
-        if self.job.studies:
-            self.seconds["studies"] = wall
+        self.seconds["studies"] = wall
         self.started += wall
         self.core_started += core
 

@@ -21,7 +21,12 @@ DATA_SUFFIXES = (".npz", ".h5", ".hdf5")  # of the files that the source "file" 
 
 
 class Source(Protocol):
-    """What a data source offers, as a module or an object. None of it needs torch."""
+    """What a data source offers, as a module or an object. None of it needs torch.
+
+    Some sources also define ``own_task(name)`` (tasks that no catalogue has), ``key(task, place)``
+    (data that the user names a place of), ``fields(task)`` (where fields differ by task),
+    ``fetch(task, progress)`` (downloads) and ``SECONDS_PER_TRANSITION`` (to convert recorded data).
+    """
 
     FIELDS: tuple[str, ...]  # fields every transition of this source has
 

@@ -23,7 +23,7 @@ from rich.table import Table
 from baselines.config import UsageError
 from results.record import normalized_score
 from suites.catalog import TASKS, reference
-from suites.datasets import get_source, local, store, task_key
+from suites.datasets import get_source, local, store, task_key, task_label
 from suites.datasets.store import CARD_FILE, Dataset, DatasetError
 
 FAULTY, USAGE = 1, 2  # exit codes
@@ -54,12 +54,13 @@ def parser() -> argparse.ArgumentParser:
     fetching.add_argument("source", metavar="SOURCE", help="d4rl or minari")
     fetching.add_argument("data", nargs="+", metavar="TASK", help='or "all" of source d4rl')
     exporting.add_argument("data", metavar="TASK|FOLDER")
-    exporting.add_argument("--source", default="local", help="of the task (default: local)")
-    exporting.add_argument("--data-dir", type=Path, help="where source d4rl looks first")
     exporting.add_argument("--format", required=True, choices=("d4rl", "minari"))
     exporting.add_argument(
         "--to", type=Path, required=True, help="a file or folder (d4rl), Minari's folder (minari)"
     )
+    for name in ("describe", "verify", "export"):
+        made[name].add_argument("--source", default="local", help="of the task (default: local)")
+        made[name].add_argument("--data-dir", type=Path, help="where source d4rl looks first")
     for name, sub in made.items():
         sub.add_argument("--size", type=int, help="transitions; D4RL's number by default")
         sub.add_argument("--seed", type=int, default=0, help="another seed is another draw")
@@ -126,7 +127,7 @@ def _describe(chosen: argparse.Namespace, console: Console) -> int:
 
     data = _data(chosen.data, chosen, console)
     print(describe.describe(data))
-    picture = chosen.picture or Path(f"{data.card['task']}.png")
+    picture = chosen.picture or Path(f"{task_label(data.card['task'])}.png")
     try:
         describe.draw(data, picture)
     except (OSError, ValueError) as error:
@@ -187,12 +188,7 @@ def _fetch(chosen: argparse.Namespace, console: Console) -> int:
 def _export(chosen: argparse.Namespace, console: Console) -> int:
     from suites.datasets.export import export
 
-    if chosen.source == "local" or (Path(chosen.data) / CARD_FILE).exists():
-        data = _data(chosen.data, chosen, console)
-    else:
-        source = get_source(chosen.source)
-        key = task_key(source, chosen.data, chosen.data_dir)
-        data = store.load(source.ensure(key, chosen.size, chosen.seed))
+    data = _data(chosen.data, chosen, console)
     print(f"{chosen.data}: {export(data, chosen.format, chosen.to)}")
     return 0
 
@@ -201,7 +197,11 @@ def _data(name: str, chosen: argparse.Namespace, console: Console) -> Dataset:
     """A dataset by its folder, or by its task."""
     if (Path(name) / CARD_FILE).exists():
         return store.load(Path(name), verify=True)
-    return store.load(_ensure(name, chosen, console))
+    if chosen.source == "local":
+        return store.load(_ensure(name, chosen, console))
+    source = get_source(chosen.source)
+    key = task_key(source, name, chosen.data_dir)
+    return store.load(source.ensure(key, chosen.size, chosen.seed))
 
 
 def _ensure(task: str, chosen: argparse.Namespace, console: Console) -> Path:

@@ -270,7 +270,7 @@ def opened(path: Path) -> Iterator[Any]:
     """An HDF5 file for reading.
 
     Raises:
-        DatasetError: if it is none.
+        DatasetError: if it is none, or if it shows to be damaged while it is read.
     """
     import h5py
 
@@ -281,16 +281,19 @@ def opened(path: Path) -> Iterator[Any]:
     except OSError:
         raise DatasetError(f"{path}: not an HDF5 file, or only a part of one; {_REMEDY}") from None
     with file:
-        yield file
+        try:
+            yield file
+        except DatasetError:
+            raise
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError):
+            # What h5py raises depends on which byte is wrong.
+            raise DatasetError(f"{path}: damaged, it cannot be read; {_REMEDY}") from None
 
 
 def _dataset(file: Any, path: Path, name: str) -> Any:
     import h5py
 
-    try:
-        found = file.get(name)
-    except (OSError, RuntimeError, KeyError, ValueError):
-        found = None
+    found = file.get(name)
     if not isinstance(found, h5py.Dataset):
         there = ", ".join(sorted(str(key) for key in file)[:12]) or "nothing"
         raise DatasetError(f"{path}: {name}: no such array; the file has {there}; {_REMEDY}")
@@ -322,7 +325,7 @@ def _read(
         raise DatasetError(f"{path}: {name}: claims {found.nbytes:,} bytes; {_REMEDY}")
     try:
         values = np.asarray(found[()])
-    except (OSError, RuntimeError, MemoryError, ValueError):
+    except (OSError, RuntimeError, ValueError, MemoryError):
         raise DatasetError(
             f"{path}: {name}: cannot be read, the file is damaged; {_REMEDY}"
         ) from None

@@ -87,6 +87,9 @@ def describe(data: Dataset) -> str:
     card = data.card
     returns, lengths = data.episodes()
     scores = _scores(card, returns)
+    shown = []
+    if scores is not None:
+        shown = [_row("score", [f"{v:.1f}" for v in np.quantile(scores, QUANTILES)], scores.mean())]
     lines = [
         f"{card['task']} ({card['env_id']}), seed {card['seed']}"
         + (f", MuJoCo {card['mujoco']}" if "mujoco" in card else ""),
@@ -96,7 +99,7 @@ def describe(data: Dataset) -> str:
         "",
         _row("", [f"{q:.0%}" for q in QUANTILES], "mean"),
         _row("return", [f"{v:.0f}" for v in np.quantile(returns, QUANTILES)], returns.mean()),
-        _row("score", [f"{v:.1f}" for v in np.quantile(scores, QUANTILES)], scores.mean()),
+        *shown,
         _row("length", [f"{v:.0f}" for v in np.quantile(lengths, QUANTILES)], lengths.mean()),
         "",
         *histogram(returns, "return of an episode"),
@@ -110,7 +113,10 @@ def describe(data: Dataset) -> str:
     return "\n".join(lines)
 
 
-def _scores(card: dict[str, Any], returns: Floats) -> Floats:
+def _scores(card: dict[str, Any], returns: Floats) -> Floats | None:
+    """Returns on D4RL's scale; None for tasks that the catalogue does not have."""
+    if card["task"] not in TASKS:
+        return None
     minimum, maximum, _ = reference(TASKS[card["task"]].environment)
     return np.asarray(normalized_score(returns, minimum, maximum))
 
@@ -121,6 +127,8 @@ def _row(name: str, cells: list[str], last: float | str) -> str:
 
 
 def _policy_lines(card: dict[str, Any]) -> list[str]:
+    if not card.get("policies"):
+        return ["which policies acted is not known"]
     lines = [
         f"{'policy':<16}{'noise':>6}{'share':>8}{'episodes':>10}{'return':>8}{'score':>7}  group"
     ]
@@ -128,9 +136,11 @@ def _policy_lines(card: dict[str, Any]) -> list[str]:
         mean = policy["return_mean"]
         shown = ("-", "-")
         if mean is not None:
-            shown = (f"{mean:.0f}", f"{float(_scores(card, np.array(mean))):.1f}")
+            score = _scores(card, np.array(mean))
+            shown = (f"{mean:.0f}", "-" if score is None else f"{float(score):.1f}")
+        noise = "-" if policy["noise"] is None else f"{policy['noise']:.2f}"
         lines.append(
-            f"{policy['name']:<16}{policy['noise']:>6.2f}{policy['share']:>8.1%}"
+            f"{policy['name']:<16}{noise:>6}{policy['share']:>8.1%}"
             f"{policy['episodes']:>10,}{shown[0]:>8}{shown[1]:>7}  {group}"
         )
     return lines
@@ -160,24 +170,29 @@ def draw(data: Dataset, path: Path) -> None:
     figure.suptitle(f"{card['task']}, seed {card['seed']}: {len(data.table):,} transitions")
     axes = figure.subplots(2, 2)
 
-    owners = policy_groups(card)[data.column("policy_ids")[data.last_rows()].astype(int)]
+    owners = np.zeros(len(returns), np.int64)
+    if card.get("policies"):
+        owners = policy_groups(card)[data.column("policy_ids")[data.last_rows()].astype(int)]
     groups = range(int(owners.max()) + 1)
-    scores = _scores(card, returns)
+    scored = _scores(card, returns)
+    scores, unit = (returns, "return") if scored is None else (scored, "score")
     axes[0, 0].hist(
         [scores[owners == group] for group in groups],
         bins=40,
         stacked=True,
         label=[f"policy group {group}" for group in groups],
     )
-    axes[0, 0].set(xlabel="score of an episode (0 random, 100 expert)", ylabel="episodes")
+    meaning = "" if scored is None else " (0 random, 100 expert)"
+    axes[0, 0].set(xlabel=f"{unit} of an episode{meaning}", ylabel="episodes")
     axes[0, 0].legend()
     axes[0, 1].hist([lengths[owners == group] for group in groups], bins=40, stacked=True)
     axes[0, 1].set(xlabel="steps of an episode", ylabel="episodes")
 
-    policies = card["policies"]
+    policies = card.get("policies", ())
     known = [policy for policy in policies if policy["return_mean"] is not None]
-    means = _scores(card, np.array([policy["return_mean"] for policy in known]))
-    axes[1, 0].bar([policy["id"] for policy in known], means)
+    means = np.array([policy["return_mean"] for policy in known])
+    scaled = _scores(card, means)
+    axes[1, 0].bar([policy["id"] for policy in known], means if scaled is None else scaled)
     shares = axes[1, 0].twinx()
     shares.plot(
         [policy["id"] for policy in policies],
@@ -187,7 +202,7 @@ def draw(data: Dataset, path: Path) -> None:
         markersize=3,
     )
     shares.set(ylabel="share of the transitions (dots)", ylim=(0, None))
-    axes[1, 0].set(xlabel="policy, in the order of training", ylabel="mean score (bars)")
+    axes[1, 0].set(xlabel="policy, by its number", ylabel=f"mean {unit} (bars)")
 
     actions = data.column("actions")[:: max(1, len(data.table) // SAMPLED)]
     axes[1, 1].violinplot(list(np.asarray(actions, np.float64).T), showmedians=True)

@@ -15,7 +15,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -139,21 +138,11 @@ def ensure(
     Raises:
         DatasetError: if the data cannot be made; the message says why.
     """
-    from filelock import FileLock
-
     if jobs < 1:
         raise DatasetError(f"{task}: jobs is {jobs}; ask for at least one process")
-    place = folder(task, size, seed)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.with_name(f"{place.name}.lock")):
-        try:
-            store.load(place, verify=True)
-        except DatasetError:
-            for abandoned in place.parent.glob(f".{place.name}.*"):
-                shutil.rmtree(abandoned, ignore_errors=True)
-            wanted = identity(task, size, seed)
-            _make(wanted, place, jobs, progress or (lambda done, total: None))
-    return place
+    wanted, place = identity(task, size, seed), folder(task, size, seed)
+    tell = progress or (lambda done, total: None)
+    return store.make_once(place, lambda: _make(wanted, place, jobs, tell))
 
 
 def _find(task: str) -> Task:

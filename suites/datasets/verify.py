@@ -122,10 +122,16 @@ def _structure(data: Dataset) -> Iterator[str]:
     if horizon and len(lengths) and lengths.max() > horizon:
         yield f"episodes: one has {lengths.max()} steps; the time limit is {horizon}"
     if "reward_parts" in data.fields:
-        summed = np.add.accumulate(data.column("reward_parts"), axis=1)[:, -1]
-        wrong = float(np.mean(summed != data.column("rewards")))
+        wrong = float(np.mean(unsummed(data.column("reward_parts"), data.column("rewards"))))
         if wrong > 0:
             yield f"reward_parts: they do not sum to the reward in {wrong:.1%} of the transitions"
+
+
+def unsummed(parts: npt.NDArray[Any], rewards: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Where parts ``[N, C]`` do not sum to the reward ``[N]``, up to float32's rounding."""
+    left = np.abs(np.add.accumulate(parts, axis=1)[:, -1] - rewards)
+    largest = np.maximum(np.abs(parts).max(axis=1), np.abs(rewards))
+    return np.asarray(left > 4 * np.finfo(np.float32).eps * largest)
 
 
 class _Simulator:

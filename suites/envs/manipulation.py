@@ -106,9 +106,9 @@ class Kitchen(gymnasium.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, kind: str, render_mode: str | None = None) -> None:
+        register_robotics()
         from gymnasium_robotics.envs.franka_kitchen import kitchen_env
 
-        register_robotics()
         tasks = KITCHEN_TASKS[kind]
         inner = gymnasium.make(
             "FrankaKitchen-v1",

@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
+from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
 # "#" is a wall, "G" the goal, "R" where the ant starts.
 POINT_MAZES = {
@@ -120,15 +121,15 @@ class _Maze(gymnasium.Env[npt.NDArray[np.float64], npt.NDArray[np.float32]]):
     def render(self) -> Any:
         """The maze from above, ``[480, 480, 3]`` uint8."""
         if self._renderer is None:
-            self._renderer = mujoco.Renderer(self.model, 480, 480)
-        camera = mujoco.MjvCamera()
-        mujoco.mjv_defaultFreeCamera(self.model, camera)
-        walls = self.model.geom_pos[self.model.geom("wall0").id :]
-        camera.lookat[:] = (walls.min(0) + walls.max(0)) / 2
-        camera.distance = 1.6 * float(np.ptp(walls, axis=0).max())
-        camera.azimuth, camera.elevation = 90.0, -90.0
-        self._renderer.update_scene(self.data, camera)
-        return self._renderer.render()
+            walls = self.model.geom_pos[self.model.geom("wall0").id :]
+            view = {
+                "lookat": (walls.min(0) + walls.max(0)) / 2,
+                "distance": 1.6 * float(np.ptp(walls, axis=0).max()),
+                "azimuth": 90.0,
+                "elevation": -90.0,
+            }
+            self._renderer = MujocoRenderer(self.model, self.data, view, 480, 480)
+        return self._renderer.render("rgb_array")
 
     def close(self) -> None:
         """Frees the renderer."""

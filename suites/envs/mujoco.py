@@ -59,6 +59,9 @@ class VectorStep(NamedTuple):
 class VectorEnv(Protocol):
     """``count`` independent copies of one environment.
 
+    Those that can be put into a state also have ``restorable`` and ``set_state``, as
+    :class:`DirectMujoco` has; studies ask for them.
+
     Attributes:
         env_id: gymnasium's name of the environment.
         count: number of slots, E.

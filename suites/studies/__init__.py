@@ -28,9 +28,9 @@ class Study:
 
 
 STUDIES = {
-    "balance": Study("suites.studies.balance", 1, ("represent",), 35.0),
-    "exploration": Study("suites.studies.exploration", 1, ("value", "discounts"), 60.0),
+    "balance": Study("suites.studies.balance", 1, ("represent",), 20.0),
+    "exploration": Study("suites.studies.exploration", 1, ("value", "discounts"), 30.0),
     "decomposition": Study(
-        "suites.studies.decomposition", 1, ("decompose", "value", "discounts"), 50.0
+        "suites.studies.decomposition", 1, ("decompose", "value", "discounts"), 25.0
     ),
 }

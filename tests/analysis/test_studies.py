@@ -8,12 +8,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from studied import add_studies
 
 from analysis.frame import collect
 from analysis.report import build
 from analysis.studies import find, relative_error, sections, warning_notes
 from results.record import read_plan, read_record
-from studied import add_studies
 
 Make = Callable[..., Path]
 
@@ -59,7 +59,7 @@ def test_numbers_are_means_over_runs(report: Path) -> None:
     ]
     text, mean = cells[made["balance"].heads.index("accuracy, raw")]
     assert mean == pytest.approx(sum(values) / 3)
-    assert text.startswith(f"{mean:.3g} ± ")
+    assert text.startswith(f"{mean:.3f} ± 0.0")
     heads = made["exploration"].heads
     rows = {row[1]: row[3] for row in made["exploration"].rows if row[0] == task}
     assert rows["td3_bc"][heads.index("true lift, counterfactual")][0] == ""

@@ -279,6 +279,23 @@ def test_a_broken_file_is_one_sentence(tmp_path: Path, kind: str) -> None:
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
+def test_wrong_bytes_never_give_a_traceback(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.hdf5", arrays())
+    good, rng = path.read_bytes(), np.random.default_rng(0)
+    said: list[str] = []
+    for attempt in range(120):
+        content = np.frombuffer(good, np.uint8).copy()
+        within = 8000 if attempt % 3 else len(good)  # mostly where the structure lies
+        content[rng.integers(0, within, 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(content[: within if attempt % 10 == 0 else None].tobytes())
+        try:
+            d4rl_format.read(path, 9)
+        except DatasetError as error:
+            said.append(str(error))
+    assert len(said) > 15
+    assert all(text.startswith(str(path)) and "\n" not in text for text in said)
+
+
 def test_a_claim_of_any_size_is_refused_before_reading(tmp_path: Path) -> None:
     path = write(tmp_path / "x.hdf5", {k: v for k, v in arrays().items() if k != "actions"})
     with h5py.File(path, "a") as file:

@@ -228,6 +228,14 @@ def test_full_length_episodes_end_by_the_time_limit() -> None:
     assert lengths.tolist() == [1000]
 
 
+def test_a_reward_without_known_parts_is_one_part() -> None:
+    data = play_policy("fastq_bench/maze2d-umaze-v1", None, noise=1.0, rows=650, entropy=(2,))
+    parts, rewards = data.column("reward_parts"), data.column("rewards")
+    np.testing.assert_array_equal(parts[:, 0], rewards)
+    assert np.flatnonzero(data.column("truncations")).tolist() == [299, 599, 649]
+    assert 0 < rewards.sum() < 650
+
+
 def test_cache_heals() -> None:
     assert not local.is_cached("hopper-random", 300)
     folder = local.ensure("hopper-random", 300)

@@ -22,15 +22,15 @@ def write(folder: Path, text: str) -> str:
 
 def test_shipped_suites_read_and_their_sizes() -> None:
     suites = {name: load_suite(name) for name in shipped()}
-    assert {name: len(suite.tasks) for name, suite in suites.items()} == {
-        "core3": 3,
-        "mujoco_9": 9,
-        "mujoco_all": 15,
-    }
-    assert set(suites["mujoco_all"].tasks) == set(TASKS)
+    sizes = {name: len(suite.tasks) for name, suite in suites.items()}
+    assert sizes.items() >= {"core3": 3, "mujoco_9": 9, "mujoco_all": 15}.items()
+    assert sizes.items() >= {"maze2d": 3, "antmaze": 6, "adroit": 12, "kitchen": 3}.items()
+    for domain, name in (("locomotion", "mujoco_all"), *((n, n) for n in ("maze2d", "antmaze"))):
+        assert set(suites[name].tasks) == {t.id for t in TASKS.values() if t.domain == domain}
+    for name in ("mujoco_9", "mujoco_all"):
+        assert suites[name].tasks[:3] == suites["core3"].tasks  # what tells most comes first
     for suite in suites.values():
-        assert list(suite.arms) == ["bc", "td3_bc", "iql"]
-        assert suite.tasks[:3] == load_suite("core3").tasks  # what tells most comes first
+        assert suite.arms and suite.tasks
 
 
 def test_shipped_budgets() -> None:

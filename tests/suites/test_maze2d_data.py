@@ -83,7 +83,7 @@ def test_the_controller_arrives(maze: str) -> None:
 
 
 def test_the_controller_solves_the_benchmark_where_it_is_told_the_goal() -> None:
-    """Above 100, which is an older controller's mean; so the simulator and it fit together."""
+    """A mean score above 100, as in ``docs/local-data.md``."""
     env = make_one("fastq_bench/maze2d-umaze-v1").unwrapped
     controller = maze2d.Controller(POINT_MAZES["umaze"], np.random.default_rng(0))
     controller.goals = cells(POINT_MAZES["umaze"], "G")

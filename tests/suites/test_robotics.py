@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
+from baselines.contract import Phase, Spec
 from suites import catalog
 from suites.catalog import NAMESPACE
+from suites.datasets.transforms import Transform
 from suites.envs import make_vector, manipulation, mazes, registered
 from suites.envs.mujoco import make_one
+from suites.evaluate import Evaluation, Evaluator
 
 HORIZONS = {
     **{"maze2d-umaze-v1": 300, "maze2d-medium-v1": 600, "maze2d-large-v1": 800},
@@ -181,8 +186,11 @@ def test_a_dropped_pen_ends_the_episode_and_laps_make_success() -> None:
     env = one("pen-v1")
     env.reset(seed=0)
     base = env.unwrapped
-    base.data.qpos[-4] = -0.2  # the pen's height
+    assert not env.step(np.zeros(24))[2]
+    height = base.model.body_pos[base.obj_body_id, 2]
+    base.model.body_pos[base.obj_body_id, 2] = 0.05
     assert env.step(np.zeros(24))[2]
+    base.model.body_pos[base.obj_body_id, 2] = height
     env.reset(seed=0)
     inner = env.env
     while not isinstance(inner, manipulation.Adroit):
@@ -225,3 +233,37 @@ def test_settings_in_a_name() -> None:
     played = env.step(np.zeros((1, 2)))
     assert played.successes is not None
     env.close()
+
+
+class _Still:
+    """A policy that never moves."""
+
+    def act(self, step: Any, memory: Any = None, *, explore: bool = False) -> Any:
+        return torch.zeros(*step["first"].shape, 8), memory
+
+
+def test_the_evaluator_counts_successes(monkeypatch: pytest.MonkeyPatch) -> None:
+    env_id = NAMESPACE + "antmaze-umaze-v2"
+    env = make_vector(env_id, 1)
+    # Two starts: in the first the goal is where the ant stands, in the second it is far.
+    draw = mazes.AntMaze.reset
+
+    def reset(self: Any, *, seed: int | None = None, options: Any = None) -> Any:
+        found = draw(self, seed=seed, options=options)
+        self.goal = np.zeros(2) if seed == 5 else np.full(2, 50.0)
+        return found
+
+    monkeypatch.setattr(mazes.AntMaze, "reset", reset)
+    monkeypatch.setitem(registered.gymnasium.registry[env_id].__dict__, "max_episode_steps", 3)
+    spec = Spec(env.observation_space, env.action_space, (Phase("offline", 1),), 3)
+    transform = Transform(np.zeros(29), np.ones(29), 1.0)
+    evaluator = Evaluator(env_id, spec, (0, 1), transform, 2, 5)
+    found = evaluator.run(_Still(), 0)  # type: ignore[arg-type]
+    assert found.successes.tolist() == [[1.0, 0.0]] * 2
+    assert found.returns.tolist() == [[1.0, 0.0]] * 2
+    assert found.lengths.tolist() == [[1, 3]] * 2
+    assert found.success_rate(1) == {"success_rate": 0.5}
+    back = Evaluation.from_tensors(found.to_tensors())
+    assert np.array_equal(back.successes, found.successes)
+    nothing = replace(found, successes=np.full((2, 2), np.nan))
+    assert nothing.success_rate(0) == {}

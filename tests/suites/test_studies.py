@@ -20,6 +20,7 @@ from suites.diagnosis import new_findings
 from suites.envs import make_vector
 from suites.envs.mujoco import DIRECT, make_one
 from suites.job import Job, unfinished_stacks
+from suites.launch import record_failure
 from suites.manifest import load_suite
 from suites.plan import SuitePlan, make_plan
 from suites.resolve import Options
@@ -505,9 +506,15 @@ def test_studies_are_part_of_what_a_cell_is_only_where_there_are_any(
     assert [job.studies for job in one.jobs() if job.agent["label"] == "known"] == [["exploration"]]
     two = plan(tmp_path, "studies: [balance, exploration]\n")
     assert paths(two)["known"] not in (paths(one)["known"], paths(plain)["known"])
+    (job,) = [job for job in one.jobs() if job.agent["label"] == "known"]
+    record_failure(job, {"type": "E", "message": "m", "traceback": "t"}, 1.0)
+    assert not plan(tmp_path).stale
     newer = replace(STUDIES["exploration"], version=99)
     monkeypatch.setitem(STUDIES, "exploration", newer)
-    assert paths(plan(tmp_path, "studies: [exploration]\n"))["known"] != paths(one)["known"]
+    again = plan(tmp_path, "studies: [exploration]\n")
+    assert paths(again)["known"] != paths(one)["known"]
+    (stale,) = again.stale
+    assert "studies {'exploration': 1}, now {'exploration': 99}" in stale["why"]
 
 
 @pytest.mark.parametrize(

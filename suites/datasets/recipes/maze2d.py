@@ -1,11 +1,11 @@
 """D4RL's maze2d datasets: a waypoint controller on its way to one random goal after another.
 
-The recipe is D4RL's (Fu et al. 2020, arXiv:2004.07219; Farama-Foundation/D4RL@89141a6,
-``scripts/generation/generate_maze2d_datasets.py``, ``d4rl/pointmaze/waypoint_controller.py``). A
-point is driven along a shortest path of cells to a random cell; where it arrives, or when the time
-limit is over, it goes on from there to the next one. All the while the reward is that of the
-benchmark's own goal, of which the controller knows nothing. What differs from D4RL is told in
-``docs/local-data.md``.
+The recipe is D4RL's (Fu et al. 2020, arXiv:2004.07219; Farama-Foundation/D4RL@b92efad
+``scripts/generation/generate_maze2d_datasets.py``, @61b0d25
+``d4rl/pointmaze/waypoint_controller.py``). A point is driven along a shortest path of cells to a
+random cell; where it arrives, or when the time limit is over, it goes on from there to the next
+one. All the while the reward is that of the benchmark's own goal, of which the controller knows
+nothing. What differs from D4RL is told in ``docs/local-data.md``.
 """
 
 from __future__ import annotations
