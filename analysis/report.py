@@ -41,7 +41,7 @@ from analysis.page import numbered, page_environment
 from analysis.published import published
 from analysis.stats import AGGREGATES, MINIMUM_RUNS_FOR_CLAIMS, coverage
 from analysis.tuning import TunedCurve, tuned_curves
-from analysis.unsimulated import section
+from analysis.unsimulated import section, section_markdown
 from results.record import PLAN_FILE, Episodes, Plan, RecordError, read_plan, write_atomically
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def build(
     markdown = tables.task_markdown(table)
     unsimulated = section(results.finished)
     if unsimulated is not None:
-        markdown += "\n" + tables.section_markdown(unsimulated)
+        markdown += "\n" + section_markdown(unsimulated)
     aggregates = refusal + "\n" if refusal else tables.aggregate_markdown(rows, compared, notes)
     texts = {
         "table.md": f"# {plan.title}\n\n{markdown}\n{caveats}",

@@ -295,17 +295,6 @@ def _unscored_notes(plan: Plan) -> list[str]:
     return notes
 
 
-def section_markdown(section: Section) -> str:
-    """A section's table as Markdown."""
-    rows = [
-        [task, agent, str(runs), *(text for text, _ in cells)]
-        for task, agent, runs, cells in section.rows
-    ]
-    blocks = [f"## {section.title}", section.text]
-    blocks += [markdown(["task", "agent", "runs", *section.heads], rows), bullets(section.notes)]
-    return "\n\n".join(blocks) + "\n"
-
-
 def task_markdown(table: TaskTable) -> str:
     """The task table as Markdown, with a second one for per cents where there are any."""
     blocks = [_task_block(table, "text"), bullets(table.notes)]

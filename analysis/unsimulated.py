@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from analysis.frame import Run
 from analysis.studies import Section, cell_text
+from analysis.text import bullets, markdown
 
 STUDY = "unsimulated"
 TITLE = "Without a simulator"
@@ -56,6 +57,17 @@ def section(runs: Iterable[Run]) -> Section | None:
         rows.append((task, agent, len(found), [*texts, (_losses(found), math.nan)]))
     notes = [*NOTES, OPE_NOTE if estimated else NO_OPE_NOTE]
     return Section(STUDY, TITLE, TEXT, [*numbers, "losses"], rows, notes)
+
+
+def section_markdown(section: Section) -> str:
+    """A section's table as Markdown."""
+    rows = [
+        [task, agent, str(runs), *(text for text, _ in cells)]
+        for task, agent, runs, cells in section.rows
+    ]
+    blocks = [f"## {section.title}", section.text]
+    blocks += [markdown(["task", "agent", "runs", *section.heads], rows), bullets(section.notes)]
+    return "\n\n".join(blocks) + "\n"
 
 
 def _losses(runs: list[Run]) -> str:

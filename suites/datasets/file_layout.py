@@ -18,6 +18,7 @@ import numpy.typing as npt
 from baselines.config import did_you_mean
 from suites import spaces
 from suites.datasets.file_read import SEPARATE, Arrays
+from suites.datasets.file_simulator import Simulator, limits
 from suites.datasets.store import DatasetError
 
 ENDS = ("truncations", "timeouts", "episode_ends")  # one of them says where episodes are cut
@@ -435,10 +436,10 @@ class _Check:
             )
         for given in ("action_low", "action_high"):
             bounds = self.bounds(given, width)
-            limit = _limits(plain)[given == "action_high"]
+            limit = limits(plain)[given == "action_high"]
             if bounds is not None and not np.allclose(bounds, limit):
                 raise self.wrong(f"{given} is {bounds} and that of {name} {limit}; leave it out")
-        low, high = _limits(plain)
+        low, high = limits(plain)
         self.check_inside(actions, low, high, f"the least that {name} takes", f"what {name} takes")
         if spaces.is_integer(space):
             self.whole("actions")
@@ -508,7 +509,7 @@ class _Check:
             return None
         if not ENV_ID.fullmatch(name):
             raise self.wrong(f'env_id is {name!r}; give a gymnasium id such as "Hopper-v5"')
-        self.env = _Simulator(self.path, name)
+        self.env = Simulator(self.path, name)
         return name
 
     def horizon(self) -> int | None:
@@ -534,52 +535,6 @@ class _Check:
         if low >= high:
             raise self.wrong(f"reference_min is {low:g}, not below reference_max, {high:g}")
         return low, high
-
-
-class _Simulator:
-    """What the environment that a file names shows and takes."""
-
-    def __init__(self, path: Path, env_id: str) -> None:
-        import gymnasium
-
-        from suites.envs import make_vector
-        from suites.envs.mujoco import make_one
-
-        try:
-            env = make_vector(env_id, 1)
-            one = make_one(env_id)
-        except Exception as error:
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise DatasetError(
-                f"{path}: env_id {env_id} cannot be made ({reason}); correct it, install what "
-                "brings it, or leave it out"
-            ) from None
-        shown = one.observation_space
-        self.env_id, self.horizon = env_id, env.horizon
-        self.action_space = env.action_space
-        self.observation_keys = list(shown) if isinstance(shown, gymnasium.spaces.Dict) else []
-        space = env.observation_space
-        env.close()
-        one.close()
-        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-            raise DatasetError(
-                f"{path}: env_id {env_id} shows {space}, which is no vector; leave env_id out"
-            )
-        try:
-            spaces.to_plain(self.action_space)
-        except ValueError as error:
-            raise DatasetError(f"{path}: env_id {env_id}: {error}; leave env_id out") from None
-        self.observation_size = space.shape[0]
-
-
-def _limits(plain: Mapping[str, Any]) -> tuple[Floats, Floats]:
-    """The smallest and largest actions of a space, flat."""
-    if plain["kind"] == "Box":
-        space: Any = spaces.from_plain(plain)
-        return space.low.astype(np.float32).ravel(), space.high.astype(np.float32).ravel()
-    start = np.atleast_1d(np.asarray(plain["start"], np.float32))
-    count = np.atleast_1d(np.asarray(plain.get("nvec", plain.get("n")), np.float32))
-    return start, start + count - 1
 
 
 def _parts(parts: Iterable[tuple[str, int]]) -> str:
