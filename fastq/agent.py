@@ -153,7 +153,7 @@ class FastQ(Stateful):
 
     def _metric_names(self) -> list[str]:
         names = ["critic_loss", "td_loss", "q_mean", "q_excess", "reward_bound", "discount"]
-        names += ["discounts_forced", "actor_loss", "bc_loss"]
+        names += ["discounts_forced", "progress", "actor_loss", "bc_loss"]
         if self.critic_net.objectives:
             names += ["decomposition_loss", "q_negative", "weight_saturation", "overflow_weight"]
         if self.judges:
@@ -404,6 +404,7 @@ class FastQ(Stateful):
 
     def _watch(self, batch: Batch, outputs: Tensor) -> None:
         seen, values = self.seen, outputs[..., 0]
+        seen["progress"] = torch.full_like(seen["progress"], self.updates / self.total)
         seen["discount"] = self.stages.discounts
         stages = self.stages.state
         seen["discounts_forced"] = stages["forced"] / stages["stage"].clamp(min=1)  # share

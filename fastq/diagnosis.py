@@ -10,22 +10,23 @@ EXPLODED = 2.0  # times the largest value that rewards and discount allow
 SATURATED = 0.95  # share of samples whose decomposition has one weight above 0.999
 CLUSTERED = 0.95  # share of actions that are nearest to one and the same logging policy's
 FORCED = 0.5  # share of the discount's raises that came by deadline
-EARLY = 0.3  # before this share of the updates, representation and values have not settled
+EARLY = 0.3  # before this share of the training, representation and values have not settled
 
 
 def diagnose(curve: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Names what went wrong, each signature once, where it was first seen.
 
     Args:
-        curve: points in order, each with ``update`` and ``metrics`` (name -> number); whatever a
-            configuration does not measure cannot be diagnosed.
+        curve: points in order, each with ``update`` and ``metrics`` (name -> number), among them
+            ``progress``, the share of the training done; what a configuration does not measure
+            cannot be diagnosed.
 
     Returns:
         A list of ``{"name", "update", "text"}``.
     """
     found: dict[str, dict[str, Any]] = {}
     for point in curve:
-        if point["update"] >= EARLY * curve[-1]["update"]:
+        if point["metrics"].get("progress", 1.0) >= EARLY:
             for name, text in _signs(point["metrics"]):
                 found.setdefault(name, {"name": name, "update": point["update"], "text": text})
     return list(found.values())

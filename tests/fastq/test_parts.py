@@ -502,7 +502,7 @@ def test_needs_follow_the_parts_that_are_on() -> None:
 
 
 def point(update: int, **metrics: float) -> dict[str, Any]:
-    return {"update": update, "metrics": metrics}
+    return {"update": update, "metrics": {**metrics, "progress": update / 100}}
 
 
 @pytest.mark.parametrize(
@@ -534,7 +534,9 @@ def test_a_forced_discount_is_diagnosed_from_a_real_training() -> None:
     curve = []
     for number in range(UPDATES):
         metrics = agent.update(make_rows(number), "policy")
-        curve.append(point(number, **{name: v[0].item() for name, v in metrics.items()}))
+        values = {name: v[0].item() for name, v in metrics.items()}
+        curve.append({"update": number, "metrics": values})
+    assert curve[-1]["metrics"]["progress"] == pytest.approx((UPDATES - 1) / UPDATES)
     assert "discount_stalled" in {found["name"] for found in diagnose(curve)}
 
 
