@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-RECOGNISED = 0.9  # balanced accuracy with which the adversary still tells the policies apart
-EXPLODED = 2.0  # times the largest value that rewards and discount allow
-SATURATED = 0.95  # share of samples whose decomposition has one weight above 0.999
-CLUSTERED = 0.95  # share of actions that are nearest to one and the same logging policy's
-FORCED = 0.5  # share of the discount's raises that came by deadline
 EARLY = 0.3  # before this share of the training, representation and values have not settled
+SIGNATURES = (  # name, metric, the largest value that is no failure, what is wrong beyond it
+    (
+        "balancing_collapsed",
+        "policy_accuracy",  # balanced, of the adversary
+        0.9,
+        "the adversary still tells logging policies apart with accuracy {:.2f}: the representation "
+        "is not balanced",
+    ),
+    (
+        "q_explosion",
+        "q_excess",
+        2.0,
+        "values are {:.1f} times the largest that rewards and discount allow",
+    ),
+    (
+        "decomposition_saturated",
+        "weight_saturation",  # share of samples with one weight above 0.999
+        0.95,
+        "one weight takes all of Q in {:.0%} of samples: nothing is decomposed",
+    ),
+    (
+        "actions_clustered",
+        "nearest_policy_share",
+        0.95,
+        "{:.0%} of actions are nearest to one and the same logging policy's",
+    ),
+    (
+        "discount_stalled",
+        "discounts_forced",
+        0.5,
+        "{:.0%} of the discount's raises came by deadline, not by a stable loss",
+    ),
+)
 
 
 def diagnose(curve: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -26,41 +54,12 @@ def diagnose(curve: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for point in curve:
-        if point["metrics"].get("progress", 1.0) >= EARLY:
-            for name, text in _signs(point["metrics"]):
-                found.setdefault(name, {"name": name, "update": point["update"], "text": text})
+        metrics = point["metrics"]
+        if metrics.get("progress", 1.0) < EARLY:
+            continue
+        for name, metric, limit, text in SIGNATURES:
+            value = metrics.get(metric, 0.0)
+            if value > limit:
+                sign = {"name": name, "update": point["update"], "text": text.format(value)}
+                found.setdefault(name, sign)
     return list(found.values())
-
-
-def _signs(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    accuracy = metrics.get("policy_accuracy", 0.0)
-    if accuracy > RECOGNISED:
-        yield (
-            "balancing_collapsed",
-            f"the adversary still tells logging policies apart with accuracy {accuracy:.2f}: "
-            "the representation is not balanced",
-        )
-    excess = metrics.get("q_excess", 0.0)
-    if excess > EXPLODED:
-        yield (
-            "q_explosion",
-            f"values are {excess:.1f} times the largest that rewards and discount allow",
-        )
-    saturation = metrics.get("weight_saturation", 0.0)
-    if saturation > SATURATED:
-        yield (
-            "decomposition_saturated",
-            f"one weight takes all of Q in {saturation:.0%} of samples: nothing is decomposed",
-        )
-    share = metrics.get("nearest_policy_share", 0.0)
-    if share > CLUSTERED:
-        yield (
-            "actions_clustered",
-            f"{share:.0%} of actions are nearest to one and the same logging policy's",
-        )
-    forced = metrics.get("discounts_forced", 0.0)
-    if forced > FORCED:
-        yield (
-            "discount_stalled",
-            f"{forced:.0%} of the discount's raises came by deadline, not by a stable loss",
-        )
