@@ -52,9 +52,9 @@ def test_analysis_reads_results_through_the_record_only() -> None:
         assert all(name.startswith("results.record") for name in seen), path
 
 
-def test_suites_name_no_algorithm() -> None:
+def test_suites_and_plugins_name_no_algorithm() -> None:
     assert {"bc", "td3_bc", "iql"} <= ALGORITHMS
-    for path in sources("suites"):
+    for path in [*sources("suites"), *sources("fastq")]:
         named = {name.split(".")[1] for name in imports(path) if name.startswith("baselines.")}
         assert not named & ALGORITHMS, path
 
