@@ -22,11 +22,18 @@ def make_rows(number: int) -> Batch:
     # Not all policies in every batch, and not equally often.
     groups = rng.choice(POLICIES, shape, p=[0.6, 0.3, 0.1])
     parts = rng.normal(size=(*shape, len(PARTS)))
-    return batch | {
-        "policy_groups": torch.from_numpy(groups),
-        "reward_parts": torch.from_numpy(parts),
-        "rewards": torch.from_numpy(parts.sum(-1)),
-    }
+    # Wide, so that no unit of BR stays in one piece of its ELU for a whole batch: else BatchNorm takes
+    # its bias' gradient away, and Adam makes steps of what rounding leaves.
+    wide = {name: 2 * batch[name] for name in ("observations", "next_observations")}
+    return (
+        batch
+        | wide
+        | {
+            "policy_groups": torch.from_numpy(groups),
+            "reward_parts": torch.from_numpy(parts),
+            "rewards": torch.from_numpy(parts.sum(-1)),
+        }
+    )
 
 
 @dataclass
