@@ -22,8 +22,8 @@ def make_rows(number: int) -> Batch:
     # Not all policies in every batch, and not equally often.
     groups = rng.choice(POLICIES, shape, p=[0.6, 0.3, 0.1])
     parts = rng.normal(size=(*shape, len(PARTS)))
-    # Wide, so that no unit of BR stays in one piece of its ELU for a whole batch: else BatchNorm takes
-    # its bias' gradient away, and Adam makes steps of what rounding leaves.
+    # Wide, so that no unit of BR stays in one piece of its ELU for a whole batch: else BatchNorm
+    # takes its bias' gradient away, and Adam makes steps of what rounding leaves.
     wide = {name: 2 * batch[name] for name in ("observations", "next_observations")}
     return (
         batch
