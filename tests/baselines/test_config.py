@@ -92,7 +92,7 @@ def test_settings_out_of_range_are_refused(
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("agent", sorted(set(BUILT_IN) - {"random"}))
+@pytest.mark.parametrize("agent", sorted({*BUILT_IN, "fastq"} - {"random"}))
 def test_the_docs_list_every_setting_with_its_default(agent: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "agents" / f"{agent}.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
