@@ -188,7 +188,7 @@ class _Check:
                 value = array[bad].flat[0]
                 what = value if not np.isfinite(value) else f"{value:.3g}, too large for float32,"
                 raise self.wrong(
-                    f"{self.at(name, bad)} is {what} (and {int(bad.sum()) - 1:,} more); "
+                    f"{self.at(name, bad)} is {what}{_others(bad)}; "
                     "remove or repair those transitions"
                 )
         return array
@@ -404,7 +404,7 @@ class _Check:
                 row, column = (int(i) for i in np.argwhere(bad)[0])
                 raise self.wrong(
                     f"actions[{row}, {column}] is {actions[row, column]:.9g}, {how} {name}, "
-                    f"{bound[column]:.9g} (and {int(bad.sum()) - 1:,} more); clip the actions as "
+                    f"{bound[column]:.9g}{_others(bad)}; clip the actions as "
                     "they were executed, or widen the bounds"
                 )
 
@@ -535,6 +535,11 @@ class _Check:
         if low >= high:
             raise self.wrong(f"reference_min is {low:g}, not below reference_max, {high:g}")
         return low, high
+
+
+def _others(bad: npt.NDArray[np.bool_]) -> str:
+    """How many places beside the first are wrong, " (and 3 more)"."""
+    return f" (and {int(bad.sum()) - 1:,} more)" if bad.sum() > 1 else ""
 
 
 def _parts(parts: Iterable[tuple[str, int]]) -> str:
