@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_data import logs, save
 
 from baselines import bc
 from baselines.config import UsageError
@@ -164,3 +165,30 @@ def test_paths_are_pure_functions(manifest: Path) -> None:
     cell = next(cell for cell in plan(manifest).cells if cell.label == "iql")
     copied = json.loads(json.dumps(cell.identity))
     assert cell_path(copied, cell.seed) == cell.path
+
+
+def test_an_agent_trains_through_its_own_phases(manifest: Path) -> None:
+    manifest.write_text(
+        "tasks: [hopper-random]\n"
+        "agents: {fastq: , plain: {agent: fastq, preset: td3_bc},"
+        " told: {agent: fastq, phases: [{name: policy}]}}\n"
+    )
+    rows = {row.label: row for row in plan(manifest, budget="quick").rows}
+    phases = {label: [(p.name, p.updates) for p in rows[label].phases] for label in rows}
+    assert phases["fastq"] == [("represent", 2000), ("policy", 18_000)]
+    assert phases["plain"] == phases["told"] == [("policy", 20_000)]
+    assert phases["bc"] == [("offline", 20_000)]
+
+
+def test_a_shipped_suite_leaves_out_who_cannot_be_served(tmp_path: Path) -> None:
+    """Its agents are for all sources; what one asks for by name is refused instead."""
+    data = save(tmp_path / "mine.npz", logs())  # does not say who acted
+    options = {"tasks": [str(data)], "source": "file", "out": tmp_path / "runs", "device": "cpu"}
+    made = make_plan(Options("core3", **options))
+    assert [row.label for row in made.rows][2:] == ["bc", "td3_bc", "iql"]
+    assert any(
+        w.startswith('fastq is left out: it needs "policy_groups", which task mine')
+        for w in made.warnings
+    )
+    with pytest.raises(UsageError, match='agent "fastq" needs "policy_groups"'):
+        make_plan(Options("core3", agents=["fastq"], **options))
