@@ -34,6 +34,7 @@ from baselines.config import UsageError, check_name
 from baselines.contract import Batch, Needs, Phase, Spec
 from baselines.registry import Registry
 from suites.launch import WORKER_ENVIRONMENT
+from suites.resolve import default_phases
 
 OBSERVATION, ACTION, HIDDEN, BATCH = 11, 3, 256, 256  # hopper, the published networks
 HORIZON, BEST_RETURN = 1000, 3200.0  # hopper, too
@@ -454,7 +455,7 @@ def ours(name: str, stack: int) -> Callable[[int], Any]:
     )
     agent, batches = cls(spec, config, range(stack)), make_batches(cls.needs(config), stack)
     # Of an agent with phases the last one counts, which is most of its training.
-    phases = getattr(cls, "phases", lambda config: [{"name": "offline"}])(config)
+    phases = default_phases(cls, config) or [{"name": "offline"}]
     return lambda i: agent.update(batches[i % len(batches)], phases[-1]["name"])
 
 

@@ -160,7 +160,7 @@ def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any
     if size is not None and size >= d4rl_format.rows_of(path):
         size = None
     card = d4rl_format.card_of(path)
-    return recorded.identified(
+    return store.identified(
         {
             "source": "d4rl",
             "task": wanted.id,
@@ -177,7 +177,7 @@ def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any
 def is_cached(task: str, size: int | None = None, seed: int = 0) -> bool:
     """Whether the converted dataset lies in the cache."""
     try:
-        return recorded.is_stored(identity(task, size, seed))
+        return store.is_stored(recorded.place_of(identity(task, size, seed)))
     except DatasetError:
         return False
 

@@ -5,7 +5,6 @@ Nothing here runs unless a person asked for a download.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from results.record import to_json, write_atomically
-from suites.datasets.store import DatasetError
+from suites.datasets.store import DatasetError, file_sha256
 
 LEDGER_FILE = "checksums.json"
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt in a row that brought nothing
@@ -69,7 +68,7 @@ def download(
         if not target.exists():
             part = target.with_name(f"{target.name}.part")
             _fetch(url, part, progress or (lambda done, total: None), remedy, pauses)
-            digest = sha256_of(part)
+            digest = file_sha256(part)
             try:
                 enter(target.parent / LEDGER_FILE, target.name, digest, url)
             except DatasetError:
@@ -87,7 +86,7 @@ def check(path: Path) -> str:
     Raises:
         DatasetError: if the file is not what was downloaded first.
     """
-    digest = sha256_of(path)
+    digest = file_sha256(path)
     known = ledger(path.parent / LEDGER_FILE).get(path.name)
     if known is not None and known["sha256"] != digest:
         raise DatasetError(
@@ -95,12 +94,6 @@ def check(path: Path) -> str:
             "download it again"
         )
     return digest
-
-
-def sha256_of(path: Path) -> str:
-    """A file's sha256 in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def ledger(path: Path) -> dict[str, Any]:

@@ -9,8 +9,6 @@ The layout is told in ``docs/own-data.md``. Nothing here imports torch.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -89,8 +87,7 @@ def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any
         "size": min(size or facts["rows"], facts["rows"]),
         "env_id": facts["env_id"],
     }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return {**content, "id": digest}
+    return store.identified(content)
 
 
 def folder(task: str, size: int | None = None, seed: int = 0) -> Path:
@@ -101,11 +98,7 @@ def folder(task: str, size: int | None = None, seed: int = 0) -> Path:
 
 def is_cached(task: str, size: int | None = None, seed: int = 0) -> bool:
     """Whether the file has been converted; the bytes are checked only by :func:`ensure`."""
-    try:
-        store.load(folder(task, size, seed))
-    except DatasetError:
-        return False
-    return True
+    return store.is_stored(folder(task, size, seed))
 
 
 def ensure(
@@ -188,13 +181,7 @@ def convert(content: Content, size: int | None = None) -> Converted:
         "policies": _policies(fields),
         "notes": content.notes,
         "held_out_transitions": held_out,
-        "episodes": len(returns),
-        "return_mean": float(returns.mean()),
-        "return_std": float(returns.std()),
-        "return_best": float(returns.max()),
-        "return_worst": float(returns.min()),
-        "return_deciles": np.quantile(returns, np.linspace(0, 1, 11)).tolist(),
-        "length_mean": float(lengths.mean()),
+        **store.measure(returns, lengths),
     }
     if content.reference is not None:
         card["score_mean"] = float(normalized_score(returns.mean(), *content.reference))
@@ -257,8 +244,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, stamp: tuple[int, int]) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return store.file_sha256(path)
 
 
 @lru_cache(maxsize=64)

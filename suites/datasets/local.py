@@ -11,8 +11,6 @@ Who acts, and where, is the matter of :mod:`suites.datasets.recipes`. Nothing he
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import multiprocessing
 import os
 import time
@@ -92,8 +90,7 @@ def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any
         "transitions": size,
         **{name: version(name) for name in recipe.PACKAGES},
     }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return {**content, "id": digest}
+    return store.identified(content)
 
 
 def cache_root() -> Path:
@@ -112,11 +109,7 @@ def folder(task: str, size: int | None = None, seed: int = 0) -> Path:
 
 def is_cached(task: str, size: int | None = None, seed: int = 0) -> bool:
     """Whether the dataset lies in the cache; its bytes are checked only by :func:`ensure`."""
-    try:
-        store.load(folder(task, size, seed))
-    except DatasetError:
-        return False
-    return True
+    return store.is_stored(folder(task, size, seed))
 
 
 def ensure(
@@ -245,14 +238,8 @@ def _measure(data: store.Dataset) -> dict[str, Any]:
             f"{data.card['task']}: no episode ends within {len(ids)} transitions; ask for more"
         )
     return {
-        "episodes": len(returns),
+        **store.measure(returns, lengths),
         "policies": policies,
         "score_reference": source,
-        "return_mean": float(returns.mean()),
-        "return_std": float(returns.std()),
-        "return_best": float(returns.max()),
-        "return_worst": float(returns.min()),
-        "return_deciles": np.quantile(returns, np.linspace(0, 1, 11)).tolist(),
-        "length_mean": float(lengths.mean()),
         "score_mean": float(normalized_score(returns.mean(), minimum, maximum)),
     }

@@ -127,7 +127,7 @@ def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any
         size = None
     env_id, _ = _environment(task, metadata)
     files = sorted(path for path in _data_path(task).rglob("*") if path.is_file())
-    return recorded.identified(
+    return store.identified(
         {
             "source": "minari",
             "task": task,
@@ -142,7 +142,7 @@ def identity(task: str, size: int | None = None, seed: int = 0) -> dict[str, Any
 def is_cached(task: str, size: int | None = None, seed: int = 0) -> bool:
     """Whether the converted dataset lies in the cache."""
     try:
-        return recorded.is_stored(identity(task, size, seed))
+        return store.is_stored(recorded.place_of(identity(task, size, seed)))
     except DatasetError:
         return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,25 +20,10 @@ from suites.datasets.store import DatasetError
 Progress = download.Progress
 
 
-def identified(content: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity with its digest "id"."""
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return {**content, "id": digest}
-
-
 def place_of(identity: Mapping[str, Any]) -> Path:
     """Where a dataset lies in the cache; it need not exist."""
     name = str(identity["task"]).replace("/", "-")
     return cache_root() / str(identity["source"]) / name / str(identity["id"])[:16]
-
-
-def is_stored(identity: Mapping[str, Any]) -> bool:
-    """Whether the dataset lies in the cache."""
-    try:
-        store.load(place_of(identity))
-    except DatasetError:
-        return False
-    return True
 
 
 def sha256(path: Path) -> str:
@@ -99,26 +83,21 @@ def ensure(identity: Mapping[str, Any], convert: Callable[[], tuple[Log, dict[st
     Raises:
         DatasetError: if the log cannot be used.
     """
-    from filelock import FileLock
+    task, place = str(identity["task"]), place_of(identity)
 
-    place = place_of(identity)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.with_name(f"{place.name}.lock")):
+    def make() -> None:
+        log, facts = convert()
+        if identity["transitions"] is not None:
+            log = shortened(log, identity["transitions"], facts["horizon"])
+        card = {**identity, **facts, "seed": 0, **measure(task, log, facts)}
+        card["observation_shape"] = list(log.fields["observations"].shape[1:])
+        card["action_shape"] = list(log.fields["actions"].shape[1:])
         try:
-            store.load(place, verify=True)
-        except DatasetError:
-            log, facts = convert()
-            if identity["transitions"] is not None:
-                log = shortened(log, identity["transitions"], facts["horizon"])
-            task = str(identity["task"])
-            card = {**identity, **facts, "seed": 0, **measure(task, log, facts)}
-            card["observation_shape"] = list(log.fields["observations"].shape[1:])
-            card["action_shape"] = list(log.fields["actions"].shape[1:])
-            try:
-                store.write(place, log.fields, card, None if log.whole else log.episodes)
-            except DatasetError as error:
-                raise DatasetError(f"{task}: {error}") from None
-    return place
+            store.write(place, log.fields, card, None if log.whole else log.episodes)
+        except DatasetError as error:
+            raise DatasetError(f"{task}: {error}") from None
+
+    return store.make_once(place, make)
 
 
 def measure(task: str, log: Log, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,15 +110,7 @@ def measure(task: str, log: Log, facts: Mapping[str, Any]) -> dict[str, Any]:
     if not len(returns):
         rows = len(log.fields["rewards"])
         raise DatasetError(f"{task}: no episode ends within {rows} transitions; take more of them")
-    found: dict[str, Any] = {
-        "episodes": len(returns),
-        "return_mean": float(returns.mean()),
-        "return_std": float(returns.std()),
-        "return_best": float(returns.max()),
-        "return_worst": float(returns.min()),
-        "return_deciles": np.quantile(returns, np.linspace(0, 1, 11)).tolist(),
-        "length_mean": float(lengths.mean()),
-    }
+    found = store.measure(returns, lengths)
     if "environment" in facts:
         minimum, maximum, source = reference(facts["environment"])
         found["score_mean"] = float(normalized_score(returns.mean(), minimum, maximum))

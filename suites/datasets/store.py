@@ -194,7 +194,7 @@ def seal(temporary: Path, folder: Path, card: Mapping[str, Any]) -> Dataset:
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
     rows = len(np.load(path, mmap_mode="r"))
-    complete = {**card, "transitions": rows, "sha256": _sha256(path)}
+    complete = {**card, "transitions": rows, "sha256": file_sha256(path)}
     write_atomically(temporary / CARD_FILE, to_json(complete))
     temporary.chmod(0o755)
     if folder.exists():
@@ -228,6 +228,36 @@ def write(
         if logged is not None:
             np.save(temporary / EPISODES_FILE, logged)
         return seal(temporary, folder, {**card, "columns": columns})
+
+
+def identified(content: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity, all that a dataset's bytes depend on, with its digest "id"."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {**content, "id": digest}
+
+
+def measure(
+    returns: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64 | np.float64]
+) -> dict[str, Any]:
+    """What every card says of the returns (raw units) and lengths (steps) of complete episodes."""
+    return {
+        "episodes": len(returns),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_best": float(returns.max()),
+        "return_worst": float(returns.min()),
+        "return_deciles": np.quantile(returns, np.linspace(0, 1, 11)).tolist(),
+        "length_mean": float(lengths.mean()),
+    }
+
+
+def is_stored(folder: Path) -> bool:
+    """Whether a dataset lies there; its bytes are not checked."""
+    try:
+        load(folder)
+    except DatasetError:
+        return False
+    return True
 
 
 def make_once(folder: Path, make: Callable[[], object]) -> Path:
@@ -282,7 +312,7 @@ def load(folder: Path, verify: bool = False) -> Dataset:
             f"{table_path}: holds {table.dtype} {table.shape} where the card says float32 "
             f"{(rows, width)}; delete the folder and make it again"
         )
-    if verify and _sha256(table_path) != sha256:
+    if verify and file_sha256(table_path) != sha256:
         raise DatasetError(
             f"{table_path}: differs from its sha256; delete the folder and make it again"
         )
@@ -315,6 +345,7 @@ def _bounds(
     return starts, stops, complete
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
