@@ -31,7 +31,7 @@ def perceptron(
     Args:
         inputs: ``[*lead, B, in]``.
         layers: weight ``[*lead, in, out]`` and bias ``[*lead, 1, out]`` of each map, in turn.
-        activation: ``torch.relu``, or :func:`mish` in its place.
+        activation: ``torch.relu``, or ``torch.nn.functional.elu`` or :func:`mish` in its place.
 
     Returns:
         ``[*lead, B, out]``.
@@ -75,9 +75,11 @@ class _Perceptron(torch.autograd.Function):
                 pairs = [_mish(z, with_slopes) for z in outputs]
                 outputs = [h for h, _ in pairs]
                 slopes.append([slope for _, slope in pairs if slope is not None])
+            elif hidden and not relu:
+                outputs = [torch.nn.functional.elu_(z) for z in outputs]
             seen.append(tuple(outputs))
         ctx.save_for_backward(*layers)  # so that autograd notices a step taken in between
-        ctx.seen, ctx.slopes = seen[:-1], slopes
+        ctx.seen, ctx.slopes, ctx.activation = seen[:-1], slopes, activation
         return _stack(outputs)
 
     @staticmethod
@@ -99,7 +101,8 @@ class _Perceptron(torch.autograd.Function):
             if i and len(ctx.slopes) > 1:
                 passed = [g.mul_(s) for g, s in zip(passed, ctx.slopes[i // 2], strict=True)]
             elif i:
-                passed = [_rectify(g, x) for g, x in zip(passed, seen, strict=True)]
+                back = _rectify if ctx.activation is torch.relu else _elu_slope
+                passed = [back(g, x) for g, x in zip(passed, seen, strict=True)]
         return (None, None, _stack(passed) if needed[0] else None, *reversed(gradients))
 
 
@@ -130,6 +133,11 @@ def _rectify(gradient: Tensor, rectified: Tensor) -> Tensor:
     return cast(Tensor, torch.ops.aten.threshold_backward(gradient, rectified, 0))
 
 
+def _elu_slope(gradient: Tensor, output: Tensor) -> Tensor:
+    """The gradient before an ELU, from that behind it and its output."""
+    return cast(Tensor, torch.ops.aten.elu_backward(gradient, 1, 1, 1, True, output))
+
+
 def _stack(matrices: Sequence[Tensor]) -> Tensor:
     """``torch.stack``, without the copy where there is but one."""
     return torch.stack(list(matrices)) if len(matrices) > 1 else matrices[0].unsqueeze(0)
@@ -156,6 +164,9 @@ def _product(left: Tensor, right: Tensor, bias: Tensor | None = None, relu: bool
     return outputs.relu_() if relu else outputs
 
 
+FUSED = (torch.relu, torch.nn.functional.elu, mish)  # the activations perceptron knows
+
+
 @dataclass(frozen=True)
 class MLP:
     """A multilayer perceptron, ``copies`` of it side by side where an ensemble is wanted.
@@ -168,6 +179,7 @@ class MLP:
             otherwise orthogonal weights times this number (Saxe et al. 2014) and zero biases.
         last: None, or the bound of the last layer's uniform start; biases before it start at 0.1.
         layer_norm: behind each activation, with learned scale and shift (Ba et al. 2016).
+        norm_first: before each activation instead.
     """
 
     sizes: tuple[int, ...]
@@ -176,6 +188,7 @@ class MLP:
     gain: float | None = None
     last: float | None = None
     layer_norm: bool = False
+    norm_first: bool = False
 
     def init(self, noise: Noise) -> Parameters:
         """Draws parameters, ``[S, (copies,) in, out]`` and ``[S, (copies,) 1, out]``."""
@@ -209,16 +222,22 @@ class MLP:
             for i in range(len(self.sizes) - 1)
             for kind in ("weight", "bias")
         ]
-        if self.activation in (torch.relu, mish) and not self.layer_norm:
+        if self.activation in FUSED and not self.layer_norm:
             return perceptron(hidden, *layers, activation=self.activation)
         for i in range(len(self.sizes) - 1):
+            if i and self.layer_norm and self.norm_first:
+                hidden = self._normalised(parameters, hidden, i)
             hidden = self.activation(hidden) if i else hidden
-            if i and self.layer_norm:
-                hidden = torch.nn.functional.layer_norm(hidden, self.sizes[i : i + 1], eps=1e-6)
-                scale, shift = parameters[f"scale{i - 1}"], parameters[f"shift{i - 1}"]
-                hidden = torch.addcmul(shift, hidden, scale)
+            if i and self.layer_norm and not self.norm_first:
+                hidden = self._normalised(parameters, hidden, i)
             hidden = perceptron(hidden, *layers[2 * i : 2 * i + 2])
         return hidden
+
+    def _normalised(self, parameters: Parameters, hidden: Tensor, i: int) -> Tensor:
+        """Layer normalisation of what layer ``i`` will see, or of what its activation will."""
+        hidden = torch.nn.functional.layer_norm(hidden, self.sizes[i : i + 1], eps=1e-6)
+        scale, shift = parameters[f"scale{i - 1}"], parameters[f"shift{i - 1}"]
+        return torch.addcmul(shift, hidden, scale)
 
 
 def orthogonal(noise: Noise, *shape: int) -> Tensor:

@@ -25,7 +25,7 @@ from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, pol
 from baselines.config import UsageError
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
 from baselines.nets import MLP, ActionBox, observation_size
-from fastq.balancing import Balancing, judge
+from fastq.balancing import Balancing, adversary_losses, balanced_accuracy
 from fastq.config import PRESETS, FastQConfig
 from fastq.critic import DecomposedQ, decomposition_losses, objective_weights
 from fastq.diagnosis import diagnose
@@ -36,7 +36,8 @@ from fastq.schedules import DiscountStages, between
 
 RAMP = 0.1  # share of the updates over which the reversal grows from 0
 REPRESENT = 0.1  # share of the updates that pre-train the experts
-SMOOTH = 0.02  # rate of the moving averages among the metrics, per policy update
+WATCH = 10  # policy updates from one look at what is watched for people to the next
+SMOOTH = 0.2  # rate of the moving averages among it, per look
 
 
 class FastQ(Stateful):
@@ -132,6 +133,7 @@ class FastQ(Stateful):
         )
         self.actor_optimizer = Adam(self.actor, config.actor_lr)
         self.expert_optimizer = Adam(self.experts, config.expert_lr)
+        self.columns = torch.tensor(self.objectives, dtype=torch.int64, device=spec.device)
         self.seen = {name: zeros.clone() for name in self._metric_names()}
         self.parts = {
             "actor": self.actor,
@@ -206,7 +208,7 @@ class FastQ(Stateful):
 
     def objective_rewards(self, batch: Batch) -> Tensor:
         """c_j r_j ``[S, B, D]``: what the objectives add to the reward, nothing where they cost."""
-        return batch["reward_parts"][..., self.objectives].clamp(min=0)
+        return batch["reward_parts"].index_select(-1, self.columns).clamp(min=0)
 
     def improve_critic(self, batch: Batch, actions: Tensor) -> tuple[Tensor, Tensor]:
         """One step on L_Q; returns the views h and features z of the states, without gradient."""
@@ -234,18 +236,20 @@ class FastQ(Stateful):
         if self.judges:
             weight = self.config.adversary * min(1.0, self.updates / (RAMP * self.total))
             logits = self.classifier_net(self.classifier, reverse(features, weight))
-            verdict = judge(logits, batch["policy_groups"])
+            surprise = adversary_losses(logits, batch["policy_groups"])
             # A plus: the reversal turns the sign for BR.
-            losses = losses + verdict.loss
-            self.seen["classifier_loss"] = verdict.loss.detach()
-            self._smooth("policy_accuracy", verdict.accuracy)
+            losses = losses + surprise
+            self.seen["classifier_loss"] = surprise.detach()
         self.critic_optimizer.step(losses)
         self.updates += 1
         self.stages.observe(td_losses.detach(), targets, self.updates)
         self.seen["critic_loss"], self.seen["td_loss"] = losses.detach(), td_losses.detach()
         self.seen["q_mean"] = values.detach().mean((1, 2))
-        if self.updates % self.config.policy_delay == 0:
+        if self._looks():
             self._watch(batch, outputs.detach())
+            if self.judges:
+                accuracy = balanced_accuracy(logits, batch["policy_groups"])
+                self._smooth("policy_accuracy", accuracy)
         return views, features.detach()
 
     # The actor ---------------------------------------------------------------------------------
@@ -296,7 +300,7 @@ class FastQ(Stateful):
         if self.balance_target:
             polyak(self.balance_target, self.balance, c.tau)
         self.seen["actor_loss"], self.seen["bc_loss"] = actor_losses.detach(), cloning.detach()
-        if everyone is not None:
+        if everyone is not None and self._looks():
             nearest = (everyone - chosen.unsqueeze(1)).square().sum(-1).argmin(1)
             shares = torch.nn.functional.one_hot(nearest, self.policies).to(chosen.dtype).mean(1)
             self._smooth("nearest_policy_share", shares.amax(1))
@@ -398,6 +402,9 @@ class FastQ(Stateful):
         return {"weights": objective_weights(outputs)[:, 0], "parts": self.objective_names}
 
     # What the failure signatures are read from --------------------------------------------------
+
+    def _looks(self) -> bool:
+        return self.updates % (WATCH * self.config.policy_delay) == 0
 
     def _smooth(self, name: str, value: Tensor) -> None:
         self.seen[name] = torch.lerp(self.seen[name], value, SMOOTH)

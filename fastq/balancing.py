@@ -74,42 +74,37 @@ class Balancing:
         return flat.reshape(batch, seeds, width).transpose(0, 1)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a classifier says of a batch.
-
-    Attributes:
-        loss: class-balanced cross-entropy ``[S]``: the mean over classes of each class's mean.
-        accuracy: balanced accuracy ``[S]``, over the classes present.
-    """
-
-    loss: Tensor
-    accuracy: Tensor
-
-
-def judge(logits: Tensor, groups: Tensor) -> Verdict:
-    """Compares ``logits`` ``[S, B, P]`` with the logging policies ``groups`` ``[S, B]``.
+def adversary_losses(logits: Tensor, groups: Tensor) -> Tensor:
+    """Class-balanced cross-entropy ``[S]``: the mean over classes of each class's mean.
 
     The logits go straight into the cross-entropy. (The authors put a sigmoid in between on the
     players' data, which confines the loss, and a softmax over one class on Gym's, which has no
     gradient.)
+
+    Args:
+        logits: ``[S, B, P]``.
+        groups: which logging policy acted, ``[S, B]``.
     """
-    own = torch.nn.functional.one_hot(groups, logits.shape[-1]).to(logits.dtype)
-    shares = class_shares(own)
-    surprise = -(logits.log_softmax(-1) * own).sum(-1)
-    with torch.no_grad():
-        right = (logits.argmax(-1) == groups).to(logits.dtype)
-        accuracy = (right * shares).sum(1)
-    return Verdict((surprise * shares).sum(1), accuracy)
+    likeness = logits.log_softmax(-1).gather(-1, groups.unsqueeze(-1)).squeeze(-1)
+    return -(likeness * class_shares(groups, logits.shape[-1], logits.dtype)).sum(1)
 
 
-def class_shares(own: Tensor) -> Tensor:
+@torch.no_grad()
+def balanced_accuracy(logits: Tensor, groups: Tensor) -> Tensor:
+    """How often ``logits`` ``[S, B, P]`` are right, ``[S]``: the mean over the classes present."""
+    right = (logits.argmax(-1) == groups).to(logits.dtype)
+    return (right * class_shares(groups, logits.shape[-1], logits.dtype)).sum(1)
+
+
+def class_shares(groups: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     """Weights ``[S, B]`` that sum to 1 and give every class present the same weight.
 
     Args:
-        own: one-hot classes ``[S, B, P]``.
+        groups: classes, integers below ``count``, ``[S, B]``.
+        count: P, classes there are.
+        dtype: of the weights.
     """
-    counts = own.sum(1, keepdim=True)
+    counts = torch.zeros(len(groups), count, dtype=dtype, device=groups.device)
+    counts.scatter_add_(1, groups, counts.new_ones(1, 1).expand(groups.shape))
     present = (counts > 0).sum(-1, keepdim=True)
-    shares: Tensor = (own / (counts.clamp(min=1) * present)).sum(-1)
-    return shares
+    return (1.0 / (counts.clamp(min=1) * present)).gather(1, groups)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from baselines.common import Noise, Parameters
@@ -69,8 +68,7 @@ class PolicyExperts:
         """
         guesses = self.actions(parameters, self.features(parameters, observations))
         errors = (pick(guesses, groups) - actions).square().mean(-1)
-        own = torch.nn.functional.one_hot(groups, self.count).to(errors.dtype)
-        return (errors * class_shares(own)).sum(1)
+        return (errors * class_shares(groups, self.count, errors.dtype)).sum(1)
 
 
 def pick(each: Tensor, groups: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ class DiscountStages:
 
     With L the temporal-difference loss over the variance of its targets, a seed advances when the
     mean of L over a window of 2 % of the updates is within 5 % of that over the window before, or
-    when its share of the first half of training is over, so that the last half runs at the largest
-    discount. (Moving averages in place of windows would remember for too long what a raise does to
-    the loss at once.) Nothing here waits for the device.
+    at the end of the window in which its share of the first half of training is over, so that the
+    last half runs at the largest discount. (Moving averages in place of windows would remember for
+    too long what a raise does to the loss at once.) Nothing here waits for the device.
 
     Args:
         stages: discounts, rising.
@@ -35,13 +35,16 @@ class DiscountStages:
         self.stages = torch.tensor(stages, dtype=like.dtype, device=like.device)
         self.window = max(1, round(0.02 * updates))
         raises = len(stages) - 1
-        ends = [(i + 1) * updates / (2 * raises) for i in range(raises)]
-        self.deadlines = torch.tensor([*ends, math.inf], dtype=torch.float64, device=like.device)
+        # Rounded up to whole windows.
+        ends = [-(-(i + 1) * updates // (2 * raises * self.window)) for i in range(raises)]
+        self.over = self.window * max(ends, default=0)  # the last raise lies behind every seed
+        self.deadlines = self.window * torch.tensor(
+            [*ends, math.inf], dtype=torch.float64, device=like.device
+        )
         counts = torch.zeros_like(like, dtype=torch.int64)
         self.state = {
             "stage": counts,
             "forced": counts.clone(),  # raises that no stability brought about
-            "age": counts.clone(),  # updates since the stage began
             "sum": torch.zeros_like(like),  # of L in this window
             "before": torch.full_like(like, math.inf),  # mean of L in the last one
         }
@@ -54,19 +57,18 @@ class DiscountStages:
     @torch.no_grad()
     def observe(self, losses: Tensor, targets: Tensor, updates: int) -> None:
         """Hears of an update's loss ``[S]`` and targets ``[S, B]``, the ``updates``-th."""
-        if len(self.stages) == 1:
+        if updates > self.over:
             return
         s = self.state
         s["sum"] += losses / (targets.var(1) + 1e-8)
-        s["age"] += 1
-        full = s["age"] % self.window == 0
+        if updates % self.window:
+            return
         mean = s["sum"] / self.window
-        stable = full & ((mean - s["before"]).abs() < CALM * s["before"])
+        stable = (mean - s["before"]).abs() < CALM * s["before"]
         settled = stable & (s["stage"] < len(self.stages) - 1)
         late = updates >= self.deadlines[s["stage"]]
         rises = settled | late
         s["forced"] += late & ~settled
         s["stage"] += rises
-        s["before"].copy_(torch.where(full, mean, s["before"]).masked_fill(rises, math.inf))
-        s["sum"].masked_fill_(full | rises, 0)
-        s["age"].masked_fill_(rises, 0)
+        s["before"].copy_(mean.masked_fill(rises, math.inf))
+        s["sum"].zero_()

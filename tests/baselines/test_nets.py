@@ -67,7 +67,7 @@ def test_twin_q_equals_two_networks() -> None:
 
 @pytest.mark.parametrize("lead", [(1,), (3,), (2, 2)])
 @pytest.mark.parametrize("sizes", [(3, 4), (3, 5, 1), (3, 4, 5, 2)])
-@pytest.mark.parametrize("activation", [torch.relu, nets.mish])
+@pytest.mark.parametrize("activation", nets.FUSED)
 def test_gradients_of_a_perceptron(
     lead: tuple[int, ...], sizes: tuple[int, ...], activation: object
 ) -> None:

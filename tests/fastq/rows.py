@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -57,7 +58,8 @@ class Stages:
         if len(self.seen) >= 2 * window and len(self.seen) % window == 0:
             before, now = np.mean(self.seen[-2 * window : -window]), np.mean(self.seen[-window:])
             settled = bool(abs(now - before) < 0.05 * before)
-        late = self.count >= (self.stage + 1) * self.updates / (2 * last)
+        share = (self.stage + 1) * self.updates / (2 * last)
+        late = self.count >= window * math.ceil(share / window - 1e-9)
         if settled or late:
             self.forced += late and not settled
             self.stage += 1

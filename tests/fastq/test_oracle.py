@@ -186,7 +186,8 @@ class FastQOracle(Oracle):
         self.classifier_adam.step(self.classifier, theirs)
 
         right = [(logits.value.argmax(1) == k)[k == j].mean() for j in np.unique(k)]
-        self.accuracy += 0.02 * (np.mean(right) - self.accuracy)
+        if self.count % c.policy_delay == 0:  # looked at with every policy update
+            self.accuracy += 0.2 * (np.mean(right) - self.accuracy)
         self.stages.observe(td_loss, y)
         loss = td_loss + ce.value.item() + c.decomposition * dec_loss
         metrics |= {"td_loss": td_loss, "critic_loss": loss, "q_mean": float(np.mean(values))}
@@ -255,7 +256,7 @@ class FastQOracle(Oracle):
         follow(self.balance_target, self.balance, c.tau)
         nearest = ((everyone - chosen.value) ** 2).sum(-1).argmin(0)
         share = np.bincount(nearest, minlength=POLICIES).max() / BATCH
-        self.nearest += 0.02 * (share - self.nearest)
+        self.nearest += 0.2 * (share - self.nearest)
         self.late |= {
             "actor_loss": loss.value.item(),
             "bc_loss": cloning.value.item(),
@@ -281,6 +282,7 @@ def agrees(cls: type[Any], arm: str) -> None:
     """
     spec = replace(make_spec(), reward_parts=PARTS, policies=5, policy_groups=POLICIES)
     agent = cls(spec, cls.Config(**{**CONFIG, **ARMS[arm]}), SEEDS)
+    cls.update.__globals__["WATCH"] = 1  # of the copy that was loaded
     shake(agent)
     oracles = [FastQOracle(agent, i) for i in range(len(SEEDS))]
     drawn = 0
@@ -312,7 +314,7 @@ def mutant(module: str, *edits: tuple[str, str]) -> Mutant:
 MUTANTS: list[Mutant] = [
     # sign
     mutant("reversal", ("-ctx.weight * gradient", "ctx.weight * gradient")),
-    mutant("agent", ("losses + verdict.loss", "losses - verdict.loss")),
+    mutant("agent", ("losses + surprise", "losses - surprise")),
     mutant("agent", ("-weight * values", "weight * values")),
     mutant("agent", ("losses + self.config.decomp", "losses - self.config.decomp")),
     # detach
@@ -343,12 +345,15 @@ MUTANTS: list[Mutant] = [
     mutant("critic", ("mean((2, 3)).sum(1)", "mean((1, 2, 3))")),
     mutant("critic", ("[..., :-1] * outputs", "[..., 1:] * outputs")),
     mutant("agent", (".mean(2).sum(1)\n", ".mean(2).mean(1)\n")),
-    mutant("balancing", ("(counts.clamp(min=1) * present)", "own.shape[1]")),
-    mutant("experts", ("(errors * class_shares(own)).sum(1)", "errors.mean(1)")),
+    mutant("balancing", ("(counts.clamp(min=1) * present)", "(groups.shape[1] + 0 * counts)")),
+    mutant(
+        "experts",
+        ("(errors * class_shares(groups, self.count, errors.dtype)).sum(1)", "errors.mean(1)"),
+    ),
     # clips and the box
     mutant("agent", (".clamp(-c.noise_clip, c.noise_clip)", "")),
     mutant("agent", ("+ smoothing).clamp(-1, 1)", "+ smoothing)")),
-    mutant("agent", ("self.objectives].clamp(min=0)", "self.objectives]")),
+    mutant("agent", ("self.columns).clamp(min=0)", "self.columns)")),
     mutant("agent", ('self.box.unscale(batch["actions"])', 'batch["actions"]')),
     # whose view, whose action
     mutant("exploration", ("coins < rate", "coins > rate")),
@@ -379,7 +384,13 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     mutant("agent", (".abs().mean(1)", ".abs().mean()")),
-    mutant("balancing", (".sum(1), accuracy", ".sum(1).flip(0), accuracy")),
+    mutant(
+        "balancing",
+        (
+            "class_shares(groups, logits.shape[-1], logits.dtype)).sum(1)\n\n\n@",
+            "class_shares(groups, logits.shape[-1], logits.dtype)).sum(1).flip(0)\n\n\n@",
+        ),
+    ),
 ]
 
 
