@@ -52,7 +52,7 @@ RUN_COLUMNS = (
 )
 CURVE_COLUMNS = (
     *("task", "environment", "agent", "seed", "draw"),
-    *("update", "phase", "score", "return_mean"),
+    *("update", "phase", "env_steps", "score", "return_mean"),
 )
 EPISODE_COLUMNS = (
     *("task", "agent", "seed", "draw"),
@@ -308,6 +308,7 @@ def _curve_rows(run: Run) -> Iterator[dict[str, Any]]:
             "draw": run.draw,
             "update": int(point["update"]),
             "phase": str(point.get("phase", "")),
+            "env_steps": int(point.get("env_steps", 0)),
             "score": float(point.get("score", math.nan)),
             "return_mean": float(point.get("return_mean", math.nan)),
         }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis import plots_coefficients
 from analysis.plots import (
     _STYLE,
     INK,
@@ -74,10 +75,17 @@ def study_figures(
         "balance": _balance,
         "exploration": _exploration,
         "decomposition": _decomposition,
+        "coefficients": _coefficients,
     }.get(study)
     if maker is not None and cells:
         shown = {name for _, name in cells}
         yield from maker(cells, {agent: style for agent, style in look.items() if agent in shown})
+
+
+def _coefficients(cells: Cells, agents: Mapping[str, Look]) -> Iterator[StudyFigure]:
+    for task, figure in plots_coefficients.by_task(cells, agents, "coefficients"):
+        caption = f"{task}: {plots_coefficients.CAPTION}"
+        yield StudyFigure(f"coefficients-{_file(task)}", caption, figure, [task])
 
 
 def _tasks(cells: Cells) -> list[str]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis import studies, tables
+from analysis import efficiency, estimates, phases, studies, sweeps, tables
+from analysis.binning import binning_notes
 from analysis.comparison import (
     ALL_TASKS,
     Agent,
@@ -76,7 +77,7 @@ def build(
     evaluations = [(run, read_evaluations(run)) for run in results.ended]
     columns, published_notes = published(plan, _dataset_versions(results.finished))
     remarks = published_notes + _inexact(results.finished)
-    remarks += studies.warning_notes(results.finished)
+    remarks += studies.warning_notes(results.finished) + binning_notes(results.finished)
     table = tables.task_table(plan, runs, columns, remarks)
     refusal, comparison = "", None
     try:
@@ -91,12 +92,24 @@ def build(
     figures = _figures(plan, runs, results.curves, table.agents, comparison, rows, compared, tuned)
     studied = studies.find(results.finished)
     figures += _study_figures(plan, studied, table.agents)
+    efficient = efficiency.find(results.finished)
+    figures += _efficiency_figures(plan, efficient, table.agents)
+    efficient_section = efficiency.section(plan, results.runs, efficient, allow_missing)
+    continued = phases.find(results.finished)
+    figures += _phase_figures(plan, continued, table.agents)
+    continued_section = phases.section(continued)
+    swept = sweeps.find(results.finished, results.runs)
+    figures += _sweep_figures(plan, swept)
+    estimated = estimates.find(results.finished)
+    figures += _estimate_figures(plan, estimated, table.agents)
+    estimated_section = estimates.section(estimated)
     _write_figures(plan_folder / "figures", figures)
     caveats = "".join(f"- {caveat}\n" for caveat in plan.caveats)
     markdown = tables.task_markdown(table)
     unsimulated = section(results.finished)
-    if unsimulated is not None:
-        markdown += "\n" + section_markdown(unsimulated)
+    for more in (unsimulated, estimated_section, efficient_section, continued_section):
+        if more is not None:
+            markdown += "\n" + section_markdown(more)
     aggregates = refusal + "\n" if refusal else tables.aggregate_markdown(rows, compared, notes)
     texts = {
         "table.md": f"# {plan.title}\n\n{markdown}\n{caveats}",
@@ -107,6 +120,9 @@ def build(
         "published.csv": tables.published_csv(table),
         "tuned.csv": tables.tuned_csv(tuned),
         "studies.csv": studies.study_csv(studied),
+        "sweeps.csv": sweeps.sweep_csv(swept),
+        "efficiency.csv": efficiency.efficiency_csv(efficient),
+        "phases.csv": phases.phase_csv(continued),
         "runs.csv": _frame_csv(runs),
         "episodes.csv": episode_csv(_evaluated(evaluations)),
         INDEX_FILE: _page(
@@ -126,7 +142,13 @@ def build(
             run_rows=_run_rows(results, runs, out),
             tuned_rows=tables.tuned_rows(tuned),
             tuned_notes=tuned_notes,
-            studies=[unsimulated] * (unsimulated is not None) + studies.sections(studied),
+            studies=[
+                *filter(
+                    None, (unsimulated, estimated_section, efficient_section, continued_section)
+                ),
+                *studies.sections(studied),
+                *filter(None, (sweeps.section(swept),)),
+            ],
             has_draws=len({run.draw for run in results.ended}) > 1,
             details=run_details(evaluations, out),
             meaningless=plan.meaningless,
@@ -134,6 +156,8 @@ def build(
     }
     empty = {"published.csv": not (table.published or table.published_others)}
     empty["tuned.csv"], empty["studies.csv"] = not tuned, not studied
+    empty["efficiency.csv"], empty["sweeps.csv"] = not efficient, not swept
+    empty["phases.csv"] = not continued
     for name, text in texts.items():
         if empty.get(name):
             (plan_folder / name).unlink(missing_ok=True)
@@ -289,6 +313,60 @@ def _study_figures(
         for study, findings in studied.items()
         for made in plots_studies.study_figures(study, findings, look)
     ]
+
+
+def _efficiency_figures(
+    plan: Plan, cells: Sequence[efficiency.Cell], agents: list[Agent]
+) -> list[_Figure]:
+    from analysis import plots, plots_efficiency
+
+    if not cells:
+        return []
+    look, section = plots.looks(agents), f"study-{efficiency.STUDY}"
+    made = [
+        ("efficiency", plots_efficiency.CURVES_CAPTION, plots_efficiency.efficiency_curves),
+        ("growth", plots_efficiency.growth_caption(cells), plots_efficiency.efficiency_growth),
+    ]
+    drawn = [(name, caption, draw(cells, look)) for name, caption, draw in made]
+    return [
+        _Figure(name, section, caption, plots.draw(figure, name, plan.watermark))
+        for name, caption, figure in drawn
+        if figure is not None
+    ]
+
+
+def _phase_figures(plan: Plan, cells: Sequence[phases.Cell], agents: list[Agent]) -> list[_Figure]:
+    from analysis import plots, plots_phases
+
+    if not cells:
+        return []
+    drawn = plots_phases.online_curves(cells, plots.looks(agents))
+    drawing = plots.draw(drawn, phases.STUDY, plan.watermark)
+    tasks = list(dict.fromkeys(cell.task for cell in cells))
+    return [_Figure(phases.STUDY, f"study-{phases.STUDY}", plots_phases.CAPTION, drawing, tasks)]
+
+
+def _sweep_figures(plan: Plan, swept: Sequence[sweeps.Sweep]) -> list[_Figure]:
+    from analysis import plots, plots_sweeps
+
+    if not swept:
+        return []
+    drawing = plots.draw(plots_sweeps.sweep_panels(swept), sweeps.STUDY, plan.watermark)
+    return [_Figure(sweeps.STUDY, f"study-{sweeps.STUDY}", plots_sweeps.CAPTION, drawing)]
+
+
+def _estimate_figures(
+    plan: Plan, cells: Mapping[tuple[str, str], list[Run]], agents: list[Agent]
+) -> list[_Figure]:
+    from analysis import plots
+
+    drawn = estimates.figure(cells, plots.looks(agents))
+    if drawn is None:
+        return []
+    name = estimates.STUDY
+    drawing = plots.draw(drawn, name, plan.watermark)
+    tasks = list(dict.fromkeys(task for task, _ in cells))
+    return [_Figure(name, f"study-{name}", estimates.CAPTION, drawing, tasks)]
 
 
 def _slug(name: str) -> str:

@@ -259,6 +259,28 @@ def _decomposition_notes(cells: Mapping[tuple[str, str], list[Finding]]) -> list
     ]
 
 
+def _coefficient_columns(numbers: list[Numbers]) -> Columns:
+    return [
+        ("coefficient", _at("mean")),
+        ("its std", _at("std")),
+        ("rank corr. with quality", _at("rank_correlation", "value")),
+        ("lower end", _at("rank_correlation", "low")),
+        ("upper end", _at("rank_correlation", "high")),
+        ("share at low", _at("at_low")),
+        ("share at high", _at("at_high")),
+    ]
+
+
+def _coefficient_notes(cells: Mapping[tuple[str, str], list[Finding]]) -> list[str]:
+    if not cells:
+        return []
+    return [
+        "Quality: the rank of a state's logged return from there on, discounted by 0.99 a step. "
+        "The ends of the correlation's interval are from a bootstrap over episodes, run by run. "
+        "Share at low, at high: of states within a twentieth of the range from its end."
+    ]
+
+
 _DESCRIPTIONS: dict[str, tuple[str, str, Any, Any]] = {
     "balance": (
         "Balance of the representation",
@@ -285,6 +307,13 @@ _DESCRIPTIONS: dict[str, tuple[str, str, Any, Any]] = {
         "and whether Q of logged actions is right.",
         _decomposition_columns,
         _decomposition_notes,
+    ),
+    "coefficients": (
+        "Coefficients by state",
+        "What balance of improvement and constraint an agent chooses for logged states, over how "
+        "much was earned from there on in the data.",
+        _coefficient_columns,
+        _coefficient_notes,
     ),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from analysis.estimates import interval_text
 from analysis.frame import Run
 from analysis.studies import Section, cell_text
 from analysis.text import bullets, markdown
@@ -22,12 +23,13 @@ NOTES = [
     "Losses: at the last update, means over runs; losses of different agents do not compare.",
 ]
 OPE_NOTE = (
-    "Estimated return: weighted importance sampling over the held-out episodes. Effective episodes "
-    "say how many carry it; of fewer than about ten it means little."
+    "Estimated return: weighted importance sampling over the held-out episodes, with the mean of "
+    "the runs' 95 % intervals. Effective episodes say how many carry it; of fewer than about ten "
+    "it means little, and the interval is too narrow."
 )
 NO_OPE_NOTE = (
-    "No off-policy estimate applies: that takes logged probabilities of integer actions "
-    "(action_log_probs), and a policy whose own probabilities are known."
+    "No off-policy estimate applies: that takes integer actions, and a policy that always chooses "
+    "one of them."
 )
 
 
@@ -48,15 +50,17 @@ def section(runs: Iterable[Run]) -> Section | None:
     if estimated:
         numbers["estimated return"] = "ope_return"
         numbers["effective episodes"] = "ope_effective_episodes"
+    heads = [*numbers, *["interval"] * estimated, "losses"]
     rows = []
     for (task, agent), found in cells.items():
         texts = [
             cell_text([run.record.final.get(name, math.nan) for run in found])
             for name in numbers.values()
         ]
+        texts += [interval_text(found)] * estimated
         rows.append((task, agent, len(found), [*texts, (_losses(found), math.nan)]))
     notes = [*NOTES, OPE_NOTE if estimated else NO_OPE_NOTE]
-    return Section(STUDY, TITLE, TEXT, [*numbers, "losses"], rows, notes)
+    return Section(STUDY, TITLE, TEXT, heads, rows, notes)
 
 
 def section_markdown(section: Section) -> str:

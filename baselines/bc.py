@@ -1,6 +1,8 @@
 """Behaviour cloning (BC): regression from observations to the logged actions (Pomerleau 1991).
 
-L(theta) = E_(s,a)~D |pi_theta(s) - a|^2
+Boxes:    L(theta) = E_(s,a)~D |pi_theta(s) - a|^2
+Integers: L(theta) = E_(s,a)~D sum_k -log pi_theta,k(a_k | s), one softmax per factor k; it acts by
+          the most likely choice of each.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from gymnasium import spaces
 from torch import Tensor
 
 from baselines.common import Adam, Noise, Stateful
 from baselines.config import check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
+from baselines.factored import Factors
 from baselines.nets import MLP, ActionBox, observation_size
 
 
@@ -36,7 +40,7 @@ class BCConfig:
 
 
 class BC(Stateful):
-    """Behaviour cloning with a deterministic tanh policy."""
+    """Behaviour cloning with a deterministic policy: tanh in a box, argmax of integers."""
 
     Config: ClassVar = BCConfig
     version: ClassVar[int] = 1
@@ -50,10 +54,14 @@ class BC(Stateful):
         )
 
     def __init__(self, spec: Spec, config: BCConfig, seeds: Sequence[int]) -> None:
-        self.box = ActionBox.of(spec.action_space)
-        self.actor_net = MLP(
-            (observation_size(spec.observation_space), *config.hidden, self.box.size)
-        )
+        self.factors: Factors | None = None
+        if isinstance(spec.action_space, spaces.Discrete | spaces.MultiDiscrete):
+            self.factors = Factors.of_spec(spec, 0)
+            outputs = self.factors.choices
+        else:
+            self.box = ActionBox.of(spec.action_space)
+            outputs = self.box.size
+        self.actor_net = MLP((observation_size(spec.observation_space), *config.hidden, outputs))
         init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=spec.torch_dtype())
         self.actor = self.actor_net.init(init)
         self.optimizer = Adam(self.actor, config.lr)
@@ -63,9 +71,21 @@ class BC(Stateful):
         """Actions in [-1, 1], ``[S, B, A]``."""
         return self.actor_net(self.actor, observations).tanh()
 
+    def log_probs(self, factors: Factors, observations: Tensor) -> Tensor:
+        """Log pi_k(a_k | s) of every choice of every factor, ``[S, B, K, N]``."""
+        return factors.split(self.actor_net(self.actor, observations)).log_softmax(-1)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """L by seed, ``[S]``."""
+        if self.factors is None:
+            errors = self.policy(batch["observations"]) - self.box.unscale(batch["actions"])
+            return errors.square().mean((1, 2))
+        chosen = self.factors.encode(batch["actions"]).unsqueeze(-1)
+        likely = self.log_probs(self.factors, batch["observations"]).gather(-1, chosen)
+        return -likely.sum((2, 3)).mean(1)
+
     def update(self, batch: Batch, phase: str) -> Metrics:
-        errors = self.policy(batch["observations"]) - self.box.unscale(batch["actions"])
-        losses = errors.square().mean((1, 2))
+        losses = self.losses(batch)
         self.optimizer.step(losses)
         self.updates += 1
         return {"bc_loss": losses.detach()}
@@ -73,4 +93,7 @@ class BC(Stateful):
     def act(
         self, step: Step, memory: Memory | None = None, *, explore: bool = False
     ) -> tuple[Tensor, Memory | None]:
-        return self.box.scale(self.policy(step["observations"]).detach()), None
+        seen = step["observations"]
+        if self.factors is None:
+            return self.box.scale(self.policy(seen).detach()), None
+        return self.factors.decode(self.log_probs(self.factors, seen).argmax(-1)), None

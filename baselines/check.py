@@ -7,7 +7,8 @@ Every check is a function ``check_<what>(cls, config=None)`` that returns nothin
     def test_contract(check):
         check(MyAgent)
 
-Agents are trained on a tiny task made here, from the fields they need. An agent that has a preset
+Agents are trained on a tiny task made here, from the fields they need. Its actions are a box, or
+with ``space="multidiscrete"`` (``--space multidiscrete``) integers. An agent that has a preset
 called "check" is built with it, so that large models can be checked at a small size. Unless said
 otherwise a check runs in float64, where rounding is too small to hide an error.
 """
@@ -58,9 +59,10 @@ def _check(function: Check) -> Check:
     """Lists a check, builds the default config, and turns any exception into a CheckError."""
 
     @functools.wraps(function)
-    def checked(cls: type[Agent], config: Any = None) -> None:
+    def checked(cls: type[Agent], config: Any = None, space: str = "box") -> None:
         try:
-            function(cls, default_config(cls) if config is None else config)
+            with _task(space):
+                function(cls, default_config(cls) if config is None else config)
         except CheckError:
             raise
         except Exception as error:
@@ -89,7 +91,8 @@ class Task:
     The next state is drawn anew, so acting well is a matter of each step, though values look far
     ahead. Two logging policies act at u* plus noise of standard deviation 0.3 and 0.6: the noise is
     what an agent can do without, and plain cloning already does. Rewards and observations are of
-    order one, so that the transforms an agent may ask for are left out. The box is lopsided.
+    order one, so that the transforms an agent may ask for are left out. The box is lopsided; if it
+    is ``integer``, actions are the integers from ``low`` to ``high``, as a MultiDiscrete space.
     """
 
     episodes: int = 200
@@ -97,24 +100,20 @@ class Task:
     low: tuple[float, ...] = (-0.5, -3.0)
     high: tuple[float, ...] = (1.5, -1.0)
     features: int = 5
+    integer: bool = False
 
     def spec(
         self,
         needs: Needs,
         updates: int,
         dtype: Literal["float32", "float64"] = "float64",
-        low: Sequence[float] | None = None,
-        high: Sequence[float] | None = None,
+        actions: spaces.Space[Any] | None = None,
     ) -> Spec:
-        """The specification an agent of these needs is built with."""
+        """The specification an agent of these needs is built with; ``actions`` in another space."""
         returns = self.data["returns_to_go"][:: self.length]
         spec = Spec(
             observation_space=spaces.Box(-np.inf, np.inf, (self.features,), np.float64),
-            action_space=spaces.Box(
-                np.asarray(self.low if low is None else low),
-                np.asarray(self.high if high is None else high),
-                dtype=np.float64,
-            ),
+            action_space=actions or self.space(self.low, self.high),
             phases=(Phase("offline", updates),),
             horizon=self.length,
             reward_parts=("near", "constant"),
@@ -136,6 +135,21 @@ class Task:
             spec, dataset={k: _cast(v, spec.torch_dtype()) for k, v in self.data.items()}
         )
 
+    def space(self, low: Sequence[float], high: Sequence[float]) -> spaces.Space[Any]:
+        """The actions between two bounds."""
+        if not self.integer:
+            return spaces.Box(np.asarray(low), np.asarray(high), dtype=np.float64)
+        start = np.asarray(low, np.int64)
+        return spaces.MultiDiscrete(np.asarray(high, np.int64) - start + 1, start=start)
+
+    def others(self) -> list[spaces.Space[Any]]:
+        """Spaces of the same kind in which actions must lie too."""
+        if self.integer:
+            bounds: list[Any] = [((0, 0), (1, 1)), ((0, 0), (8, 2)), ((-3, 5), (3, 5))]
+        else:
+            bounds = [((-1, -1), (1, 1)), ((-0.1, 2), (0.7, 9)), ((-1e-3, -1e3), (2e-3, 1e-3))]
+        return [self.space(low, high) for low, high in bounds]
+
     def reward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """r(s, a) ``[...]``, at most 1."""
         return 1.0 - (self._unit(actions) - self._best(observations)).square().sum(-1)
@@ -144,6 +158,7 @@ class Task:
         return torch.stack([(2 * s[..., 0]).sin(), s[..., 1] * s[..., 2]], -1) / 2
 
     def _unit(self, actions: Tensor) -> Tensor:
+        actions = actions.double()
         low, high = actions.new_tensor(self.low), actions.new_tensor(self.high)
         return (2 * actions - low - high) / (high - low)
 
@@ -158,6 +173,7 @@ class Task:
         unit = (self._best(states[:-1]) + spread * noise.normal(count, 2)[0]).clamp(-1, 1)
         low, high = unit.new_tensor(self.low), unit.new_tensor(self.high)
         actions = low + (high - low) * (unit + 1) / 2
+        actions = actions.round().long() if self.integer else actions
         rewards = self.reward(states[:-1], actions)
         timesteps = torch.arange(count) % self.length
         ends = timesteps == self.length - 1
@@ -214,7 +230,22 @@ class Task:
         return total.mean(1)
 
 
-TASK = Task()
+TASKS = {
+    "box": Task(),
+    "multidiscrete": Task(low=(0, -1), high=(4, 5), integer=True),
+}
+TASK = TASKS["box"]
+
+
+@contextlib.contextmanager
+def _task(space: str) -> Iterator[None]:
+    """Makes the task with these actions the one that everything here runs on."""
+    global TASK
+    before, TASK = TASK, TASKS[space]
+    try:
+        yield
+    finally:
+        TASK = before
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -604,12 +635,11 @@ def check_evaluation_leaves_training_alone(cls: type[Agent], config: Any) -> Non
 
 @_check
 def check_actions(cls: type[Agent], config: Any) -> None:
-    """Actions have the space's shape, are finite and lie inside, whatever the box and the input."""
-    boxes = [([-1.0, -1.0], [1.0, 1.0]), ([-0.1, 2.0], [0.7, 9.0]), ([-1e-3, -1e3], [2e-3, 1e-3])]
-    for low, high in boxes:
-        run = Run.new(cls, config, dtype="float32", low=low, high=high)
-        space = run.spec.action_space
-        assert isinstance(space, spaces.Box)
+    """Actions have the space's shape and type, are finite and inside, whatever space and input."""
+    for space in TASK.others():
+        run = Run.new(cls, config, dtype="float32", actions=space)
+        low, high = (space.low, space.high) if isinstance(space, spaces.Box) else _bounds(space)
+        dtype = torch.int64 if TASK.integer else torch.float32
         for scale in (1.0, 1e6):
             for actions in run.answers(scale=scale):
                 shape = (len(SEEDS), 4, 2)
@@ -619,21 +649,25 @@ def check_actions(cls: type[Agent], config: Any) -> None:
                     f"{tuple(getattr(actions, 'shape', ()))}",
                 )
                 require(
-                    actions.dtype == torch.float32, f"actions must be float32, not {actions.dtype}"
+                    actions.dtype == dtype,
+                    f"actions must be {str(dtype).removeprefix('torch.')}, not {actions.dtype}",
                 )
                 require(
                     bool(actions.isfinite().all()), f"actions are not finite (inputs x {scale:g})"
                 )
-                slack = 1e-6 * np.maximum(np.abs(space.low), np.abs(space.high))  # float32 rounding
+                # Of rounding to float32; integers have none.
+                slack = 0 if TASK.integer else 1e-6 * np.maximum(np.abs(low), np.abs(high))
                 values = actions.numpy()
-                inside = (values >= space.low - slack).all() and (
-                    values <= space.high + slack
-                ).all()
                 require(
-                    bool(inside),
-                    f"actions leave the space {space.low} to {space.high} (inputs x {scale:g}): "
+                    bool((values >= low - slack).all() and (values <= high + slack).all()),
+                    f"actions leave the space {low} to {high} (inputs x {scale:g}): "
                     f"from {values.min((0, 1))} to {values.max((0, 1))}",
                 )
+
+
+def _bounds(space: spaces.Space[Any]) -> tuple[Any, Any]:
+    assert isinstance(space, spaces.MultiDiscrete)
+    return space.start, space.start + space.nvec - 1
 
 
 @_check
@@ -758,6 +792,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="a plugin file; repeatable"
     )
+    parser.add_argument(
+        "--space", choices=list(TASKS), default="box", help="the tiny task's actions"
+    )
     options = parser.parse_args(arguments)
     try:
         agents = find(options.agents, options.plugin)
@@ -770,7 +807,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for check in checks():
             started, message = time.perf_counter(), ""
             try:
-                check(cls)
+                check(cls, space=options.space)
             except CheckError as error:
                 failed, message = failed + 1, f": {error}"
             seconds = time.perf_counter() - started

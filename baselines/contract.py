@@ -107,6 +107,10 @@ class Spec:
         statistics: plain numbers about the data: ``transitions``, ``episodes``, ``return_mean``,
             ``return_best``, ``return_worst`` (raw units), ``reward_scale``.
         dataset: the whole transformed dataset, ``[N, ...]`` tensors by field, if ``Needs.dataset``.
+        noop: by factor of an integer action space the choice that does nothing; None for boxes,
+            and where the environment names none.
+        effects: by factor k of the action the observation's coordinates that only factor k's
+            choice can influence within one step; None where this is not known.
         device: torch device the agent lives on.
         dtype: "float32" or "float64".
     """
@@ -120,6 +124,8 @@ class Spec:
     policy_groups: int = 0
     statistics: Mapping[str, float] = field(default_factory=dict)
     dataset: Mapping[str, torch.Tensor] | None = None
+    noop: tuple[int, ...] | None = None
+    effects: tuple[tuple[int, ...], ...] | None = None
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
 

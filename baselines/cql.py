@@ -24,7 +24,13 @@ from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, pol
 from baselines.config import UsageError, check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
 from baselines.nets import ActionBox, TwinQ, observation_size
-from baselines.sampled import SquashedGaussian, SquashedPolicy, values_of_samples
+from baselines.sampled import (
+    SquashedGaussian,
+    SquashedPolicy,
+    conservative_actions,
+    conservative_losses,
+    values_of_samples,
+)
 
 
 @dataclass(frozen=True)
@@ -165,32 +171,13 @@ class CQL(Stateful):
         continues = 1.0 - batch["terminations"]
         return batch["rewards"] + self.config.discount * continues * next_values.amin(1)
 
-    @torch.no_grad()
-    def sampled_actions(
-        self, policy: SquashedGaussian, next_policy: SquashedGaussian, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """a~ ``[S, B, 3 N, A]`` and log mu(a~) ``[S, B, 3 N]``, from ``noise`` ``[S, B, 2 N, A]``.
-
-        Densities are those of actions in [-1, 1].
-        """
-        now, then = noise.chunk(2, 2)
-        uniform = 2.0 * self.noise.uniform(*now.shape[1:]) - 1.0
-        log_uniform = torch.full_like(uniform[..., 0], -self.box.size * math.log(2.0))
-        from_policy, log_policy = policy.repeated().sample(now)
-        from_next, log_next = next_policy.repeated().sample(then)
-        actions = torch.cat([uniform, from_policy, from_next], 2)
-        return actions, torch.cat([log_uniform, log_policy, log_next], 2)
-
     def critic_losses(
         self, batch: Batch, actions: Tensor, targets: Tensor, sampled: Tensor, log_density: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """TD losses and gaps d_i of both critics ``[S, 2]``, and the logged actions' values."""
         every = torch.cat([actions.unsqueeze(2), sampled], 2)
         values = values_of_samples(self.critic_net, self.critic, batch["observations"], every)
-        logged, others = values[..., 0], values[..., 1:]
-        td_losses = (logged - targets.unsqueeze(1)).square().mean(2)
-        soft_maxima = (others - log_density.unsqueeze(1)).logsumexp(-1)
-        return td_losses, (soft_maxima - logged).mean(2), logged.detach()
+        return conservative_losses(values, targets, log_density)
 
     def update(self, batch: Batch, phase: str) -> Metrics:
         c, actions = self.config, self.box.unscale(batch["actions"])
@@ -200,7 +187,11 @@ class CQL(Stateful):
 
         # All losses are taken at the old weights, then all steps are made.
         targets = self.critic_targets(batch, next_policy, noise[:, :, 0])
-        sampled, log_density = self.sampled_actions(policy, next_policy, noise[:, :, 2:])
+        uniform = self.noise.uniform(len(actions[0]), c.samples, self.box.size)
+        with torch.no_grad():
+            sampled, log_density = conservative_actions(
+                policy, next_policy, noise[:, :, 2:], uniform
+            )
         td_losses, gaps, values = self.critic_losses(batch, actions, targets, sampled, log_density)
         alpha = self.temperature["log"].detach().exp()
         policy_losses, log_prob = self.policy_losses(batch, actions, policy, alpha, noise[:, :, 1])

@@ -23,6 +23,7 @@ from baselines.common import Adam, Noise, Stateful, copy_parameters, expectile_l
 from baselines.config import check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
 from baselines.nets import MLP, ActionBox, TwinQ, observation_size
+from baselines.sampled import free_log_std, normal_log_density
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ class IQL(Stateful):
 
         init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=spec.torch_dtype())
         self.actor = self.actor_net.init(init)
-        self.actor["log_std"] = torch.zeros_like(self.actor["bias0"][..., : self.box.size])
-        self.actor["log_std"].requires_grad_()
+        self.actor["log_std"] = free_log_std(self.actor, self.box.size)
         self.critic, self.state_value = self.critic_net.init(init), self.value_net.init(init)
         self.critic_target = copy_parameters(self.critic)
         total = sum(phase.updates for phase in spec.phases) if config.cosine else None
@@ -109,8 +109,7 @@ class IQL(Stateful):
         """log pi(a | s) ``[S, B]``; the Gaussian itself is not squashed."""
         log_std = self.actor["log_std"].clamp(self.config.log_std_min, self.config.log_std_max)
         standardized = (actions - self.policy_mean(observations)) / log_std.exp()
-        density = -0.5 * standardized.square() - log_std - 0.5 * math.log(2 * math.pi)
-        return density.sum(-1)
+        return normal_log_density(standardized, log_std).sum(-1)
 
     def value_losses(self, batch: Batch, target_values: Tensor) -> Tensor:
         """L_V ``[S]``."""

@@ -28,10 +28,18 @@ from baselines.contract import DERIVED_FIELDS, TRANSITION_FIELDS, WINDOW_FIELDS,
 
 GROUP = "fastq_bench.agents"
 BUILT_IN = {
+    "ad_bcq": "baselines.ad_bcq:ADBCQ",
+    "ad_dqn": "baselines.ad_dqn:ADDQN",
     "bc": "baselines.bc:BC",
+    "bcq": "baselines.bcq:BCQ",
     "cql": "baselines.cql:CQL",
+    "decqn": "baselines.decqn:DecQN",
     "diffusion_ql": "baselines.diffusion_ql:DiffusionQL",
+    "dqn": "baselines.dqn:DQN",
     "dt": "baselines.dt:DT",
+    "factored_bcq": "baselines.factored_bcq:FactoredBCQ",
+    "famo2o": "baselines.famo2o:FamO2O",
+    "famo2o_cql": "baselines.famo2o_cql:FamO2OCQL",
     "iql": "baselines.iql:IQL",
     "qt": "baselines.qt:QT",
     "random": "baselines.random_policy:Random",

@@ -16,6 +16,16 @@ from baselines.nets import MLP, TwinQ, _product, perceptron
 EDGE = 1.0 - 1e-6  # logged actions are pulled inside before their density is asked for
 
 
+def normal_log_density(standardized: Tensor, log_std: Tensor) -> Tensor:
+    """Log-densities, number by number, of a normal variable from its standardized value."""
+    return -0.5 * standardized.square() - log_std - 0.5 * math.log(2 * math.pi)
+
+
+def free_log_std(parameters: Parameters, size: int) -> Tensor:
+    """A log std ``[S, 1, size]`` that no input changes, trained, 0 at first."""
+    return torch.zeros_like(parameters["bias0"][..., :1]).repeat(1, 1, size).requires_grad_()
+
+
 class SquashedGaussian(NamedTuple):
     """tanh(x), x normal and independent over dimensions (Haarnoja et al. 2018, arXiv 1812.05905).
 
@@ -38,7 +48,7 @@ class SquashedGaussian(NamedTuple):
         return self._log_density(raw, (raw - self.mean) / self.log_std.exp())
 
     def _log_density(self, raw: Tensor, standardized: Tensor) -> Tensor:
-        normal = -0.5 * standardized.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        normal = normal_log_density(standardized, self.log_std)
         # log(1 - tanh(x)^2), without the cancellation
         slope = 2.0 * (math.log(2.0) - raw - torch.nn.functional.softplus(-2.0 * raw))
         return (normal - slope).sum(-1)
@@ -57,14 +67,16 @@ class SquashedPolicy:
     """A network whose outputs are mean and log std of a squashed Gaussian.
 
     Attributes:
-        mlp: observation -> 2 A numbers.
+        mlp: observation -> 2 A numbers, or A where the log std is free.
         log_std: bounds of the log std.
         offset: added to the log std before it is clamped.
+        free_std: the log std is the same in all states, a parameter beside the network's.
     """
 
     mlp: MLP
     log_std: tuple[float, float] = (-20.0, 2.0)
     offset: float = 0.0
+    free_std: bool = False
 
     @classmethod
     def build(
@@ -75,21 +87,29 @@ class SquashedPolicy:
 
     def init(self, noise: Noise) -> Parameters:
         """Draws the network's parameters."""
-        return self.mlp.init(noise)
+        parameters = self.mlp.init(noise)
+        if self.free_std:
+            parameters["log_std"] = free_log_std(parameters, self.mlp.sizes[-1])
+        return parameters
 
     def __call__(self, parameters: Parameters, observations: Tensor) -> SquashedGaussian:
         """pi(. | s) at ``[S, B, observation]``."""
-        mean, log_std = self.mlp(parameters, observations).chunk(2, -1)
+        mean = self.mlp(parameters, observations)
+        if self.free_std:
+            log_std = parameters["log_std"].expand_as(mean)
+        else:
+            mean, log_std = mean.chunk(2, -1)
         return SquashedGaussian(mean, (log_std + self.offset).clamp(*self.log_std))
 
 
 def values_of_samples(
     net: TwinQ, parameters: Parameters, observations: Tensor, actions: Tensor
 ) -> Tensor:
-    """Values of N actions per state, by networks of rectifiers.
+    """Values of N actions per state.
 
-    No state is repeated: its share of the first layer, weight_s s + bias, is computed once and
-    added to weight_a a of each of its actions. No gradient flows into observations and actions.
+    Where layers are rectifiers no state is repeated: its share of the first layer, weight_s s +
+    bias, is computed once and added to weight_a a of each of its actions. No gradient flows into
+    observations and actions.
 
     Args:
         net: the networks.
@@ -99,12 +119,11 @@ def values_of_samples(
 
     Returns:
         ``[S, 2, B, N]``.
-
-    Raises:
-        ValueError: for networks of another activation or with layer normalisation.
     """
     if net.mlp.activation is not torch.relu or net.mlp.layer_norm:
-        raise ValueError("values_of_samples is for rectifiers without layer normalisation")
+        repeated = observations.repeat_interleave(actions.shape[2], 1)
+        values = net(parameters, repeated, actions.flatten(1, 2))
+        return values.reshape(*values.shape[:2], *actions.shape[1:3])
     names = [f"{kind}{i}" for i in range(len(net.mlp.sizes) - 1) for kind in ("weight", "bias")]
     layers = [parameters[name] for name in names]
     if _on_cpu(observations):
@@ -118,6 +137,48 @@ def values_of_samples(
         3
     )
     return perceptron(hidden.relu().flatten(2, 3), *layers[2:]).reshape(hidden.shape[:-1])
+
+
+def conservative_actions(
+    policy: SquashedGaussian, next_policy: SquashedGaussian, noise: Tensor, uniform: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The actions that CQL(H) pushes down, N of each of three kinds, and their log-densities.
+
+    Args:
+        policy: pi(. | s).
+        next_policy: pi(. | s').
+        noise: standard normal, ``[S, B, 2 N, A]``.
+        uniform: in [0, 1), ``[S, B, N, A]``.
+
+    Returns:
+        Actions in [-1, 1] ``[S, B, 3 N, A]``, and log mu of each ``[S, B, 3 N]``.
+    """
+    now, then = noise.chunk(2, 2)
+    uniform = 2.0 * uniform - 1.0
+    log_uniform = torch.full_like(uniform[..., 0], -uniform.shape[-1] * math.log(2.0))
+    from_policy, log_policy = policy.repeated().sample(now)
+    from_next, log_next = next_policy.repeated().sample(then)
+    actions = torch.cat([uniform, from_policy, from_next], 2)
+    return actions, torch.cat([log_uniform, log_policy, log_next], 2)
+
+
+def conservative_losses(
+    values: Tensor, targets: Tensor, log_density: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """TD losses and CQL(H)'s gaps of two critics.
+
+    Args:
+        values: of the logged action and of those sampled, ``[S, 2, B, 1 + 3 N]``.
+        targets: ``[S, B]``.
+        log_density: of the sampled ones, ``[S, B, 3 N]``.
+
+    Returns:
+        Both losses ``[S, 2]``, and the logged actions' values ``[S, 2, B]``, a constant.
+    """
+    logged, others = values[..., 0], values[..., 1:]
+    td_losses = (logged - targets.unsqueeze(1)).square().mean(2)
+    soft_maxima = (others - log_density.unsqueeze(1)).logsumexp(-1)
+    return td_losses, (soft_maxima - logged).mean(2), logged.detach()
 
 
 def _on_cpu(tensor: Tensor) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -24,7 +26,8 @@ class SingleSeedAgent(Protocol):
 
     Each learner has global random generators (``torch``, ``numpy``, ``random``) of its own, seeded
     from its seed and saved with it, so that ordinary code that draws from them keeps the contract.
-    What ``act`` draws is forgotten, because acting must not disturb training.
+    What ``act`` draws is forgotten, because acting must not disturb training. Where it explores, in
+    an online phase, what it draws is new at every step; an ``act`` that takes ``explore`` is told.
     """
 
     Config: ClassVar[type[Any]]
@@ -50,6 +53,8 @@ def stack(cls: type[SingleSeedAgent]) -> type[Agent]:
     Example:
         ``AGENTS = {"my_agent": stack(MyAgent)}``
     """
+
+    asks = "explore" in inspect.signature(cls.act).parameters
 
     class Stacked:
         Config: ClassVar = cls.Config
@@ -79,10 +84,15 @@ def stack(cls: type[SingleSeedAgent]) -> type[Agent]:
             self, step: Step, memory: Memory | None = None, *, explore: bool = False
         ) -> tuple[Tensor, Memory | None]:
             results = []
+            told: dict[str, Any] = {"explore": True} if explore and asks else {}
+            numbers = step["noise"].integers(2**63 - 1)[:, 0].tolist() if explore else None
             for i, (learner, generators) in enumerate(zip(self.learners, self.random, strict=True)):
                 mine = None if memory is None else {key: value[i] for key, value in memory.items()}
+                act = functools.partial(learner.act, **told)
                 with generators.swapped_in(keep=False):
-                    results.append(_act(learner, step["observations"][i], step["first"][i], mine))
+                    if numbers is not None:
+                        generators.seed(numbers[i])
+                    results.append(_act(act, step["observations"][i], step["first"][i], mine))
             actions = torch.stack([action for action, _ in results])
             memories = [remembered for _, remembered in results if remembered is not None]
             if not memories:
@@ -123,12 +133,16 @@ class GlobalRandom:
     def __init__(self, seed: int, device: str) -> None:
         self.device = torch.device(device)
         outside = self._read()
-        number = derive_seed(seed, "global")
+        self.seed(derive_seed(seed, "global"))
+        self.state = self._read()
+        self._write(outside)
+
+    @staticmethod
+    def seed(number: int) -> None:
+        """Seeds the process's generators, whosever they are now."""
         torch.manual_seed(number)
         np.random.seed(number % 2**32)  # noqa: NPY002
         random.seed(number)
-        self.state = self._read()
-        self._write(outside)
 
     @contextlib.contextmanager
     def swapped_in(self, keep: bool = True) -> Iterator[None]:
@@ -163,14 +177,17 @@ class GlobalRandom:
 
 
 def _act(
-    learner: SingleSeedAgent, observations: Tensor, first: Tensor, memory: Memory | None
+    act: Callable[[Tensor, Memory | None], tuple[Tensor, Memory | None]],
+    observations: Tensor,
+    first: Tensor,
+    memory: Memory | None,
 ) -> tuple[Tensor, Memory | None]:
     """Acts in all episodes; those that begin are asked apart, because they have no memory."""
     if memory is None or bool(first.all()):
-        return learner.act(observations, None)
-    actions, remembered = learner.act(observations, memory)
+        return act(observations, None)
+    actions, remembered = act(observations, memory)
     if bool(first.any()):
-        fresh, begun = learner.act(observations[first], None)
+        fresh, begun = act(observations[first], None)
         actions = actions.clone()
         actions[first] = fresh
         if remembered is not None and begun is not None:

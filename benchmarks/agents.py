@@ -326,6 +326,11 @@ IQL = (
     + train(OBSERVATION, ACTION)  # the policy
     + 2 * train(JOINED, 1)  # both critics
 )
+CODE = 6  # numbers that tell the policy of a family its coefficient
+BALANCE = (  # FamO2O's model there and back, through the policy and both critics
+    train(OBSERVATION, 1) + reach(OBSERVATION + CODE, ACTION) + 2 * reach(JOINED, 1)
+)
+FAMO2O = IQL - train(OBSERVATION, ACTION) + train(OBSERVATION + CODE, ACTION) + BALANCE
 EVERY = 31 * BATCH  # the logged action and thirty sampled ones
 CQL = (
     train(OBSERVATION, 2 * ACTION)  # the policy
@@ -334,6 +339,38 @@ CQL = (
     + 2 * reach(JOINED, 1)  # the policy's action, through both critics
     # Both critics; the states' share of the first layer is computed once per state.
     + 2 * (train(ACTION, 1, 2, EVERY) + 4.0 * BATCH * OBSERVATION * HIDDEN)
+)
+FAMO2O_CQL = (
+    CQL
+    + BALANCE
+    + forward(OBSERVATION, 1) * 2  # the coefficient at s', and when online at s
+    # Layer normalisation in the critics: every action is judged with its state beside it.
+    + 2
+    * (train(JOINED, 1, 2, EVERY) - train(ACTION, 1, 2, EVERY) - 4.0 * BATCH * OBSERVATION * HIDDEN)
+)
+CHOICES, TOLD = 5 * ACTION, OBSERVATION + 5 * ACTION  # five bins; what the models are told
+FACTORED_BCQ = (
+    3 * forward(OBSERVATION, CHOICES)  # values, target values and behaviour at s'
+    + 2 * train(OBSERVATION, CHOICES)  # values and behaviour
+)
+AD_BCQ = (
+    FACTORED_BCQ
+    + train(TOLD, OBSERVATION)  # the model of changes, and of reward and end;
+    + train(TOLD + OBSERVATION, 2)
+    + forward(TOLD, OBSERVATION)  # both asked about the interventions,
+    + forward(TOLD + OBSERVATION, 2)
+    + 2 * forward(OBSERVATION, CHOICES)  # target values and behaviour there
+)
+DQN = 2 * forward(OBSERVATION, 5**ACTION) + train(OBSERVATION, 5**ACTION)
+DECQN = 2 * forward(OBSERVATION, CHOICES) + train(OBSERVATION, CHOICES)
+EACH = ACTION * BATCH  # an intervention on every factor of every row
+AD_DQN = (
+    DECQN
+    + train(TOLD, OBSERVATION)  # as in AD_BCQ
+    + train(TOLD + OBSERVATION, 2)
+    + forward(TOLD, OBSERVATION, rows=EACH)
+    + forward(TOLD + OBSERVATION, 2, rows=EACH)
+    + forward(OBSERVATION, CHOICES, rows=EACH)
 )
 REBRAC = (
     forward(OBSERVATION, ACTION, 3, 1024)  # as TD3_BC, deeper, in larger batches,
@@ -379,7 +416,14 @@ AGENTS = {
     # Plain IQL takes advantages before the value's step, which saves a pass.
     "iql": Contestant(IQL, PlainIQL, IQL - forward(OBSERVATION, 1)),
     "cql": Contestant(CQL, PlainCQL),
+    "famo2o": Contestant(FAMO2O),
+    "famo2o_cql": Contestant(FAMO2O_CQL),
     "rebrac": Contestant(REBRAC),
+    "dqn": Contestant(DQN),
+    "decqn": Contestant(DECQN),
+    "ad_dqn": Contestant(AD_DQN),
+    "factored_bcq": Contestant(FACTORED_BCQ),
+    "ad_bcq": Contestant(AD_BCQ),
     "fastq": Contestant(FASTQ),
     "diffusion_ql": Contestant(DIFFUSION_QL, PlainDiffusionQL, DIFFUSION_QL),
     "dt": Contestant(3 * 64 * transformer(128, 3, 20)),

@@ -82,9 +82,11 @@ class Record:
         dataset: id, sha256, transitions, episodes, return_mean, return_std, score_mean, and more
             of the dataset's card.
         versions: python, torch, numpy, mujoco, gymnasium, platform, cpu, gpu, git commit and dirty.
-        timing: data_s, training_s, evaluation_s, total_s, core_seconds (processor time, this seed's
-            share of its stack), updates_per_s, peak_memory_mib.
-        curve: list of {update (counted through all phases), phase, env_steps, return_mean,
+        timing: data_s, training_s, collection_s (acting in online phases; older records lack it),
+            evaluation_s, total_s, core_seconds (processor time, this seed's share of its stack),
+            updates_per_s, peak_memory_mib.
+        curve: list of {update (counted through all phases), phase (that the update was made in),
+            env_steps (collected by this seed so far, 0 while all is offline), return_mean,
             return_std, score, metrics {..}}.
         final: return_mean, return_std, length_mean, score, last10_score, success_rate; without a
             simulator none of these, but action_error, held_out_episodes, held_out_steps, and

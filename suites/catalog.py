@@ -20,6 +20,7 @@ class Environment:
             "{quality}" in it stands for the task's.
         qualities: of the logged data.
         plain: the quality that task ids and titles leave out.
+        joint_actions: size of the action space, where efficiency is shown by it.
     """
 
     title: str
@@ -27,6 +28,7 @@ class Environment:
     env_ids: Mapping[str, str]
     qualities: tuple[str, ...]
     plain: str | None = None
+    joint_actions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,13 @@ class Task:
 
 
 NAMESPACE = "fastq_bench/"  # of environments that are registered in suites/envs/registered.py
+# Settings of the point masses (docs/pointmass.md): levels of either force, and how these interact.
+POINT_MASSES: Mapping[str, Mapping[str, float]] = {
+    "pointmass-9": {"levels": 9},
+    "pointmass-17": {"levels": 17},
+    "pointmass-33": {"levels": 33},
+    "pointmass-17-coupled": {"levels": 17, "coupling": 1.0},
+}
 
 
 def _environments() -> Iterator[tuple[str, Environment]]:
@@ -94,6 +103,19 @@ def _environments() -> Iterator[tuple[str, Environment]]:
     env_ids = {"local": NAMESPACE + "Regions-v0"}
     qualities = ("overlap-0", "overlap-25", "overlap-50", "overlap-100")
     yield "regions", Environment("Regions", "regions", env_ids, qualities)
+    # Without crises; with crises that observations do not show, or show (docs/sepsis.md).
+    for name, title, qualities in (
+        ("sepsis", "Sepsis", ("clinician", "clinician-small")),
+        ("sepsis-hidden", "Sepsis, crises hidden", ("confounded", "unconfounded")),
+        ("sepsis-shown", "Sepsis, crises shown", ("confounded",)),
+    ):
+        env_ids = {"local": f"{NAMESPACE}{name}-v0"}
+        yield name, Environment(title, "sepsis", env_ids, qualities)
+    for name, settings in POINT_MASSES.items():
+        env_ids, levels = {"local": f"{NAMESPACE}{name}-v0"}, int(settings["levels"])
+        title = f"Point mass {levels}x{levels}" + ", coupled" * ("coupling" in settings)
+        found = Environment(title, "pointmass", env_ids, ("random",), "random", levels**2)
+        yield name, found
 
 
 def _tasks() -> Iterator[Task]:

@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         help='only these tasks; patterns such as "hopper-*", or your own files of data (.npz, '
         ".h5), which need no suite",
     )
-    add("--seeds", type=int, metavar="N", help="training seeds 0 to N-1")
+    add("--seeds", type=int, metavar="N", help="training seeds: N, from 0 or the budget's first on")
     add("--dataset-seeds", type=int, metavar="N", help="draws of every dataset (default: 1)")
     add(
         "--source",

@@ -11,6 +11,7 @@ from suites.studies import STUDIES
 
 START_SECONDS = 3.0  # a worker's imports
 JOB_SECONDS = 0.5  # checking a dataset's sha256, writing records
+COLLECTING_SECONDS = 3e-4  # per step in online phases, beside acting and the simulator
 # Episodes end early where a policy falls. Rough mean lengths, in steps of a 1000-step limit, of
 # policies between random and expert; the estimate is meant to hold within a factor of 1.5.
 MEAN_LENGTH = {"halfcheetah": 1000, "hopper": 450, "walker2d": 600}
@@ -20,7 +21,10 @@ UNKNOWN_LENGTH = 500
 
 @dataclass(frozen=True)
 class Estimate:
-    """Core-seconds of a job or of a plan, by part; ``unknown`` names agents not measurable."""
+    """Core-seconds of a job or of a plan, by part; ``unknown`` names agents not measurable.
+
+    Collecting in online phases is part of training.
+    """
 
     data: float = 0.0
     training: float = 0.0
@@ -76,14 +80,15 @@ def _job(job: Job, speed: Speed | None, env_step: dict[str, float], source: Sour
         return Estimate(unknown=(job.agent["label"],))
     budget = job.budget
     training = JOB_SECONDS + job.updates * speed.update
+    training += job.env_steps * (speed.act + len(job.seeds) * seconds_per_step + COLLECTING_SECONDS)
     studies = len(job.seeds) * sum(STUDIES[name].seconds for name in job.studies)
     if job.task["env_id"] is None:
         return Estimate(training=training, evaluation=studies)
     lengths = RANDOM_LENGTH if job.agent["reference"] else MEAN_LENGTH
     length = lengths.get(environment, UNKNOWN_LENGTH)
-    sweeps = budget["evaluations"] + 1
-    episodes = budget["evaluations"] * budget["evaluation_episodes"] + budget["final_episodes"]
-    acts = sweeps * min(1000, 1.5 * length)  # a sweep lasts as long as its longest episode
+    count = len(job.milestones)
+    episodes = count * budget["evaluation_episodes"] + budget["final_episodes"]
+    acts = (count + 1) * min(1000, 1.5 * length)  # a sweep lasts as long as its longest episode
     return Estimate(
         training=training,
         evaluation=studies

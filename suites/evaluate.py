@@ -139,10 +139,10 @@ class Evaluator:
         memory: Memory | None = None
         while active.any():
             step: Step = {
-                "observations": self._stack(self.transform.observations(observations)),
-                "rewards": self._stack(rewards * self.transform.reward_scale),
-                "first": self._stack(first),
-                "active": self._stack(active),
+                "observations": self._tensor(self.transform.observations(observations)),
+                "rewards": self._tensor(rewards * self.transform.reward_scale),
+                "first": self._tensor(first),
+                "active": self._tensor(active),
                 "noise": noise,
             }
             with torch.no_grad():
@@ -164,11 +164,8 @@ class Evaluator:
             successes.reshape(seeds, episodes),
         )
 
-    def _stack(self, values: npt.NDArray[np.generic]) -> torch.Tensor:
-        tensor = torch.from_numpy(values).reshape(len(self.seeds), self.episodes, *values.shape[1:])
-        if tensor.is_floating_point():
-            tensor = tensor.to(self.spec.torch_dtype())
-        return tensor.to(self.spec.device, copy=True)
+    def _tensor(self, values: npt.NDArray[np.generic]) -> torch.Tensor:
+        return as_tensor(values, (len(self.seeds), self.episodes), self.spec)
 
     def _actions(
         self, actions: torch.Tensor, active: npt.NDArray[np.bool_]
@@ -181,11 +178,18 @@ class Evaluator:
         self.env.close()
 
 
+def as_tensor(values: npt.NDArray[np.generic], lead: tuple[int, int], spec: Spec) -> torch.Tensor:
+    """A copy of ``[S * E, ...]`` as the tensor ``[S, E, ...]`` that an agent sees."""
+    tensor = torch.from_numpy(values).reshape(*lead, *values.shape[1:])
+    dtype = spec.torch_dtype() if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(spec.device, dtype, copy=True)
+
+
 def check_actions(
     actions: torch.Tensor,
     space: spaces.Space[Any],
     lead: tuple[int, int],
-    active: npt.NDArray[np.bool_],
+    active: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[Any]:
     """What an agent's ``act`` returned, ``[S * E, *action]``, if it is as the contract says.
 
@@ -193,7 +197,8 @@ def check_actions(
         actions: should be ``[S, E, *action]``.
         space: of one action.
         lead: S and E.
-        active: ``[S * E]``, the episodes that still go on; of the others anything is taken.
+        active: ``[S * E]``, the episodes that still go on, all by default; of the others anything
+            is taken.
 
     Raises:
         PolicyError: saying what is wrong.
@@ -207,9 +212,10 @@ def check_actions(
             f"act returned actions of shape {shape}; the contract asks for {expected}"
         )
     flat = actions.detach().cpu().numpy().reshape(-1, *expected[2:])
-    if not np.isfinite(flat[active]).all():
+    used = flat if active is None else flat[active]
+    if not np.isfinite(used).all():
         raise PolicyError("act returned actions that are not finite (NaN or infinity)")
-    if is_integer(space) and not all(space.contains(action) for action in flat[active]):
+    if is_integer(space) and not all(space.contains(action) for action in used):
         raise PolicyError(f"act returned actions that are not in {space}")
     return flat
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
+from baselines.contract import Phase
 from results.record import RecordError, read_record
 
 State = Literal["done", "failed", "interrupted", "todo"]
@@ -80,6 +83,52 @@ class Job:
     def updates(self) -> int:
         """Gradient updates per seed."""
         return sum(int(phase["updates"]) for phase in self.phases)
+
+    @property
+    def stages(self) -> tuple[Phase, ...]:
+        """The phases themselves."""
+        return tuple(Phase(**phase) for phase in self.phases)
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps per seed that training collects."""
+        return env_steps_due(self.stages, self.updates)
+
+    @property
+    def milestones(self) -> set[int]:
+        """The numbers of the updates after which the policy is evaluated.
+
+        Evenly spaced, the last after the last update; where a phase is online also after the last
+        update of every phase, so that what each brought can be told.
+        """
+        total, count = self.updates, self.budget["evaluations"]
+        found = {round(total * (i + 1) / count) for i in range(count)}
+        if any(is_online(phase) for phase in self.stages):
+            found |= set(accumulate(phase.updates for phase in self.stages))
+        if self.task["env_id"] is None:
+            found.add(total)  # the last losses are all that such a run has to show
+        return found
+
+
+def is_online(phase: Phase) -> bool:
+    """Whether a phase may collect."""
+    return phase.source != "dataset"
+
+
+def env_steps_due(phases: Sequence[Phase], update: int) -> int:
+    """Environment steps per seed that are collected before the ``update``-th update, from 1.
+
+    The rate of a phase need not be whole: of 0.5 every second update is preceded by a step.
+    """
+    steps, left = 0, update
+    for phase in phases:
+        made = min(left, phase.updates)
+        # Products such as 0.1 x 30 may lie a rounding error below the whole number.
+        steps += phase.warmup_env_steps + math.floor(phase.env_steps_per_update * made + 1e-9)
+        left -= made
+        if not left:
+            break
+    return steps
 
 
 def checkpoint_name(seeds: Iterable[int]) -> str:

@@ -41,6 +41,7 @@ class Budget:
     title: str = ""
     transitions: int | None = None
     dataset_seeds: int = 1
+    first_seed: int = 0
     meaningless: bool = False
     caveats: list[str] = field(default_factory=list)
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -50,6 +51,8 @@ class Budget:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"a budget's {name} must be at least 1, not {getattr(self, name)}")
+        if self.first_seed < 0:
+            raise UsageError(f"a budget's first_seed must be at least 0, not {self.first_seed}")
         if self.evaluations < 0 or self.evaluations > self.updates:
             raise UsageError(
                 f"a budget's evaluations must lie between 0 and its updates, not {self.evaluations}"
@@ -238,12 +241,55 @@ def read_phases(phases: list[dict[str, Any]] | None, updates: int, where: str) -
         if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= 1:
             raise UsageError(f"{place}: updates is a share of the budget in (0, 1], not {share!r}")
         phase = build(Phase, {**settings, "updates": max(1, round(share * updates))}, place)
-        if phase.source != "dataset" or phase.env_steps_per_update or phase.warmup_env_steps:
-            raise UsageError(
-                f'{place}: only source "dataset" without environment steps is supported'
-            )
+        _check_phase(phase, place)
         result.append(phase)
+    _check_together([phase for phase in result if phase.source != "dataset"], where)
     return tuple(result)
+
+
+def _check_phase(phase: Phase, where: str) -> None:
+    """Refuses numbers of a phase that make no sense, alone or together.
+
+    Raises:
+        UsageError: naming the phase, the number and the remedy.
+    """
+    where = f'{where}, phase "{phase.name}"'
+    rate, warmup = phase.env_steps_per_update, phase.warmup_env_steps
+    if not 0 <= rate < float("inf"):
+        raise UsageError(f"{where}: env_steps_per_update must be at least 0, not {rate:g}")
+    if warmup < 0:
+        raise UsageError(f"{where}: warmup_env_steps must be at least 0, not {warmup}")
+    if phase.replay_size < 1:
+        raise UsageError(f"{where}: replay_size must be at least 1, not {phase.replay_size}")
+    if phase.source == "dataset" and (rate or warmup):
+        raise UsageError(
+            f"{where}: its environment steps would never be learnt from; set source to "
+            '"replay" or "dataset+replay", or take them out'
+        )
+    if phase.source != "dataset" and not (rate or warmup):
+        raise UsageError(
+            f'{where}: source "{phase.source}" without environment steps; set '
+            'env_steps_per_update, or source to "dataset"'
+        )
+
+
+def _check_together(online: Sequence[Phase], where: str) -> None:
+    """Refuses phases that collect and do not fit together.
+
+    Raises:
+        UsageError: naming the phase, the number and the remedy.
+    """
+    for i, phase in enumerate(online):
+        if phase.source == "replay" and not i and not phase.warmup_env_steps:
+            raise UsageError(
+                f'{where}, phase "{phase.name}": there is nothing to sample from at the first '
+                "update; set warmup_env_steps"
+            )
+        if phase.replay_size != online[0].replay_size:
+            raise UsageError(
+                f'{where}, phase "{phase.name}": replay_size {phase.replay_size} is not '
+                f"{online[0].replay_size} as before; there is one replay, so make them equal"
+            )
 
 
 def load_budgets() -> dict[str, Budget]:

@@ -144,9 +144,10 @@ def made_up_dataset(task: Mapping[str, Any]) -> Any:
     from gymnasium.spaces import Box
 
     from suites.datasets import store
-    from suites.spaces import of_task
+    from suites.spaces import facts_of
 
-    observation_space, action_space, _ = of_task(task)
+    facts = facts_of(task)
+    observation_space, action_space = facts["observation_space"], facts["action_space"]
     rng, rows, length = np.random.default_rng(0), 4000, 100
     observations = rng.standard_normal((rows, *(observation_space.shape or ())))
     if isinstance(action_space, Box):

@@ -17,6 +17,7 @@ from suites.datasets import Source, choose_source, get_source
 from suites.fetch import fetch_all
 from suites.job import Job, State, read_state, remove_checkpoints, unfinished_stacks
 from suites.manifest import Budget, Suite, load_suite, shipped, suite_of
+from suites.matching import match_needs, match_online, match_spaces
 from suites.resolve import (
     BEHAVIOUR,
     CLONING,
@@ -28,8 +29,6 @@ from suites.resolve import (
     choose_device,
     choose_tasks,
     describe_task,
-    match_needs,
-    match_spaces,
     read_settings,
     reference_row,
     resolve_row,
@@ -283,6 +282,8 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
     own = suite.name not in shipped()
     strict = arms if options.agents is not None or own else ()
     rows, lacking = match_needs(rows, tasks, options.source, strict)
+    rows, offline_only = match_online(rows, tasks, options.source, strict)
+    lacking += offline_only
     plan = SuitePlan(
         options=options,
         suite=suite,

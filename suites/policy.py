@@ -19,7 +19,7 @@ from results.record import POLICY_FILE, Episodes, Record, normalized_score
 from suites.datasets.transforms import Transform
 from suites.evaluate import Evaluator, clip_to
 from suites.film import Film
-from suites.spaces import of_task as spaces_of
+from suites.spaces import facts_of
 
 # Episode e of the block S is reset with this + S * BLOCK + e: above the seeds of the evaluations
 # during and after training (suites/evaluate.py), far below the data's, which are 63-bit digests.
@@ -70,18 +70,17 @@ class Policy:
         seeds, index = saved["seeds"], saved["index"]
         self.seed = seeds[index]
         self.transform = Transform.from_dict(saved["transform"])
-        self.observation_space, self.action_space, horizon = spaces_of(self.task)
         self.spec = Spec(
-            self.observation_space,
-            self.action_space,
+            **facts_of(self.task),
             phases=tuple(Phase(**phase) for phase in saved["phases"]),
-            horizon=horizon,
             reward_parts=tuple(saved["reward_parts"]),
             policies=saved["policies"],
             policy_groups=saved.get("policy_groups", 0),  # older policies lack it
             statistics=saved["statistics"],
             dtype=saved["precision"],
         )
+        self.observation_space = self.spec.observation_space
+        self.action_space = self.spec.action_space
         cls = Registry(plugins or saved["plugins"]).get(self.agent["name"])
         config = make_config(cls, self.agent["config"], f'agent "{self.agent["label"]}"')
         agent = cls(self.spec, config, seeds)

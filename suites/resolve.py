@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,10 @@ from typing import Any, Literal
 import yaml
 
 from baselines.config import UsageError, check_name
-from baselines.contract import WINDOW_FIELDS, Phase, Spec
-from baselines.registry import Registry, make_config, needs_of
+from baselines.contract import Phase
+from baselines.registry import Registry, make_config
 from results.record import to_json
-from suites.catalog import TASKS, Task, reference
+from suites.catalog import ENVIRONMENTS, TASKS, Task, reference
 from suites.datasets import OwnTask, Source, own_task, task_fields, task_key
 from suites.datasets.store import DatasetError
 from suites.job import CHECKPOINT_SECONDS
@@ -219,7 +219,7 @@ def resolve_row(
             updates=updates,
             evaluation_episodes=adjustment.evaluation_episodes or budget.evaluation_episodes,
         ),
-        seeds=tuple(range(seeds)),
+        seeds=tuple(range(budget.first_seed, budget.first_seed + seeds)),
         cls=cls,
         code=_plugin_digest(registry.sources[arm.agent]),
         studies=suite.studies,
@@ -298,6 +298,8 @@ def describe_task(
         scale = reference(task.environment)
         if (key := task_key(source, task.id, options.data_dir)) != task.id:
             facts = {"key": key}
+        if size := ENVIRONMENTS[task.environment].joint_actions:
+            facts["joint_actions"] = size
     low, high, published = scale or (None, None, None)
     missing = source.missing(key)
     if missing is not None:
@@ -325,102 +327,6 @@ def describe_task(
         "fields": fields or task_fields(source, key),
         "notes": notes,
     }
-
-
-def match_needs(
-    rows: Sequence[Row], tasks: Sequence[Mapping[str, Any]], name: str, asked: Container[str]
-) -> tuple[list[Row], list[str]]:
-    """Compares what agents need with the fields of the tasks' data.
-
-    Args:
-        rows: all of the plan's.
-        tasks: as :func:`describe_task` gives them.
-        name: of the source.
-        asked: labels that a person asked for; others are left out where the data lacks a field.
-
-    Returns:
-        The rows that remain, and a sentence about each that was left out.
-
-    Raises:
-        UsageError: naming agent, field and source.
-    """
-    kept, notes = list(rows), []
-    for row in rows:
-        if row.cls is None or (lack := _lack(row, tasks, name)) is None:
-            continue
-        if row.label in asked:
-            raise UsageError(f'agent "{row.label}" {lack}')
-        kept.remove(row)
-        notes.append(f"{row.label} is left out: it {lack}")
-    return kept, notes
-
-
-def _lack(row: Row, tasks: Sequence[Mapping[str, Any]], name: str) -> str | None:
-    """What a row needs and some task's data has not, as the end of a sentence."""
-    config = make_config(row.cls, row.config, f"agents.{row.label}")
-    needs = needs_of(row.cls, config, f'agent "{row.label}"')
-    for field_name in needs.fields:
-        for task in tasks:
-            if field_name not in (*task["fields"], *WINDOW_FIELDS):
-                who = f"task {task['id']}" if "key" in task else f'source "{name}"'
-                return f'needs "{field_name}", which {who} does not have'
-    return None
-
-
-def match_spaces(
-    rows: Sequence[Row], tasks: Sequence[Mapping[str, Any]], asked: Container[str]
-) -> tuple[list[Row], list[str]]:
-    """Tries every agent on the spaces of the sources' own tasks, of which it may know nothing.
-
-    Args:
-        rows: all of the plan's.
-        tasks: as :func:`describe_task` gives them.
-        asked: labels that a person asked for; others are left out where they do not fit.
-
-    Returns:
-        The rows that remain, and a sentence about each that was left out.
-
-    Raises:
-        UsageError: an agent's own sentence about the spaces, with the task and the remedy.
-    """
-    kept, notes = list(rows), []
-    for row in rows:
-        for task in tasks:
-            if row.cls is None or task.get("spaces") is None:
-                continue
-            try:
-                _try_spaces(row, task)
-            except UsageError as error:
-                if row.label in asked:
-                    raise UsageError(
-                        f'agent "{row.label}" on {task["id"]}: {error}; choose others with --agents'
-                    ) from None
-                kept.remove(row)
-                notes.append(f"{row.label} is left out: {error} ({task['id']})")
-                break
-            except Exception:  # its own fault, which a run records with its traceback
-                break
-    return kept, notes
-
-
-def _try_spaces(row: Row, task: Mapping[str, Any]) -> None:
-    from suites.spaces import from_plain
-
-    known = task["fields"]
-    spec = Spec(
-        from_plain(task["spaces"]["observation"]),
-        from_plain(task["spaces"]["action"]),
-        phases=row.phases,
-        horizon=task["horizon"],
-        reward_parts=("reward",) * ("reward_parts" in known),
-        policies=int("policy_ids" in known),
-        policy_groups=int("policy_groups" in known),
-        statistics={
-            **{"transitions": 1000, "episodes": 1, "reward_scale": 1.0},
-            **{"return_mean": 0.5, "return_best": 1.0, "return_worst": 0.0},
-        },
-    )
-    row.cls(spec, make_config(row.cls, row.config, f"agents.{row.label}"), [0])
 
 
 def choose_device(name: str) -> str:

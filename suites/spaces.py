@@ -55,20 +55,29 @@ def from_plain(plain: Mapping[str, Any]) -> spaces.Space[Any]:
     )
 
 
-def of_task(task: Mapping[str, Any]) -> tuple[spaces.Space[Any], spaces.Space[Any], int | None]:
-    """Observation space, action space and time limit, from the simulator or from the task itself.
+def facts_of(task: Mapping[str, Any]) -> dict[str, Any]:
+    """What a :class:`baselines.contract.Spec` says of the environment, by the Spec's names.
+
+    From the simulator, or from the task itself, which then knows neither noop nor effects.
 
     Args:
         task: a record's task block.
     """
     if task["env_id"] is None:
         plain = task["spaces"]
-        return from_plain(plain["observation"]), from_plain(plain["action"]), task["horizon"]
+        return {
+            "observation_space": from_plain(plain["observation"]),
+            "action_space": from_plain(plain["action"]),
+            "horizon": task["horizon"],
+            "noop": None,
+            "effects": None,
+        }
     from suites.envs import make_vector
 
     env = make_vector(task["env_id"], 1)
     env.close()
-    return env.observation_space, env.action_space, env.horizon
+    names = ("observation_space", "action_space", "horizon", "noop", "effects")
+    return {name: getattr(env, name, None) for name in names}
 
 
 def is_integer(space: spaces.Space[Any]) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from baselines.common import copy_state
 from baselines.contract import Agent, Metrics, Needs, Phase, Spec
 from baselines.registry import Registry, make_config, needs_of
-from results.record import (
-    POLICY_FILE,
-    Episodes,
-    write_atomically,
-    write_record,
-    write_study,
-)
+from results.record import Episodes, write_record
 from suites import provenance
 from suites.checkpoint import (
     Keeper,
@@ -45,10 +36,11 @@ from suites.evaluate import (
     Evaluator,
     NoSimulator,
 )
-from suites.job import Job, read_state
+from suites.job import Job, env_steps_due, is_online, read_state
+from suites.online import Collector
 from suites.ope import judge
-from suites.recording import make_record, metric_points, summary
-from suites.spaces import of_task as spaces_of
+from suites.recording import make_record, metric_points, save
+from suites.spaces import facts_of
 from suites.studies.context import Context, Outcome, run_study
 
 Progress = Callable[[int, int, str], None]  # done, total, what
@@ -79,13 +71,10 @@ def open_dataset(job: Job, progress: Callable[[int, int], None] | None = None) -
 
 def make_spec(job: Job, dataset: Dataset, transform: Transform, needs: Needs) -> Spec:
     """What the agent may know of its task."""
-    observation_space, action_space, horizon = spaces_of(job.task)
     card = dataset.card
     return Spec(
-        observation_space=observation_space,
-        action_space=action_space,
-        phases=tuple(Phase(**phase) for phase in job.phases),
-        horizon=horizon,
+        **facts_of(job.task),
+        phases=job.stages,
         reward_parts=tuple(card.get("reward_parts", ())),
         policies=len(card.get("policies", ())),
         policy_groups=(
@@ -99,6 +88,13 @@ def make_spec(job: Job, dataset: Dataset, transform: Transform, needs: Needs) ->
         device=job.device,
         dtype=job.precision,
     )
+
+
+def make_random(spec: Spec, seeds: Sequence[int]) -> Agent:
+    """The agent that acts uniformly at random."""
+    cls = Registry().get("random")
+    agent: Agent = cls(spec, cls.Config(), seeds)
+    return agent
 
 
 def check_metrics(metrics: Metrics, seeds: int, update: int) -> None:
@@ -124,7 +120,8 @@ class Training:
     def __init__(self, job: Job, progress: Progress, note: Note) -> None:
         self.job, self.progress, self.note = job, progress, note
         self.started, self.core_started = time.perf_counter(), time.process_time()
-        self.seconds = {"data": 0.0, "training": 0.0, "evaluation": 0.0, "total": 0.0, "core": 0.0}
+        parts = ("data", "training", "collection", "evaluation", "total", "core")
+        self.seconds = dict.fromkeys(parts, 0.0)
         self.done = 0  # updates
         self.resumes: list[dict[str, Any]] = []
         self.reported = -REPORT_SECONDS
@@ -139,7 +136,19 @@ class Training:
         self.transform = Transform.fit(self.dataset, needs)
         self.spec = make_spec(job, self.dataset, self.transform, needs)
         self.agent: Agent = cls(self.spec, config, job.seeds)
-        self.sampler = Sampler(self.dataset, needs, self.transform, job.seeds, self.spec)
+        self.collector: Collector | None = None
+        if any(is_online(phase) for phase in self.spec.phases):
+            self.collector = Collector(
+                job.task["env_id"], self.spec, job.seeds, self.transform, self.dataset, needs
+            )
+        self.sampler = Sampler(
+            self.dataset,
+            needs,
+            self.transform,
+            job.seeds,
+            self.spec,
+            None if self.collector is None else self.collector.replay,
+        )
         self.curve: list[dict[str, Any]] = []
         self.findings: list[list[Finding]] = [[] for _ in job.seeds]
         self.studies: dict[str, list[Outcome]] = {}
@@ -155,6 +164,7 @@ class Training:
             "sampler": self.sampler.state_dict(),
             "curve": self.curve,
             "findings": self.findings,
+            "collector": None if self.collector is None else self.collector.state_dict(),
             "evaluations": [evaluation.to_tensors() for evaluation in self.curve_evaluations],
             "seconds": self.spent(),
             "resumes": self.resumes,
@@ -165,10 +175,13 @@ class Training:
         self.done = int(state["done"])
         self.agent.load_state_dict(state["agent"])
         self.sampler.load_state_dict(state["sampler"])
+        if self.collector is not None:
+            self.collector.load_state_dict(state["collector"])
         self.curve = list(state["curve"])
         self.findings = list(state.get("findings", self.findings))  # older checkpoints lack it
         self.curve_evaluations = [Evaluation.from_tensors(e) for e in state["evaluations"]]
-        self.seconds, self.resumes = dict(state["seconds"]), list(state["resumes"])
+        self.seconds = {**self.seconds, **state["seconds"]}  # older checkpoints lack a part
+        self.resumes = list(state["resumes"])
         self.started, self.core_started = time.perf_counter(), time.process_time()
 
     def spent(self) -> dict[str, float]:
@@ -220,22 +233,35 @@ class Training:
             first_reset_seed,
         )
 
+    def collect(self, phase: Phase) -> None:
+        """Makes the environment steps that come before the next update."""
+        assert self.collector is not None
+        started = time.perf_counter()
+        due = env_steps_due(self.spec.phases, self.done + 1)
+        if not self.done and self.collector.steps < phase.warmup_env_steps:
+            # Nobody has learnt anything yet.
+            anybody = make_random(self.spec, self.job.seeds)
+            while self.collector.steps < phase.warmup_env_steps:
+                self.collector.step(anybody)
+                self.tell("environment steps")
+        while self.collector.steps < due:
+            self.collector.step(self.agent)
+            self.tell("environment steps")
+        self.seconds["collection"] += time.perf_counter() - started
+
     def run(self) -> Evaluation:
         """Trains through what is left of all phases, and plays the final episodes."""
         self.resume()
         budget, total = self.job.budget, self.job.updates
-        # Evenly spaced, the last after the last update.
-        milestones = {
-            round(total * (i + 1) / budget["evaluations"]) for i in range(budget["evaluations"])
-        }
-        if self.job.task["env_id"] is None:
-            milestones.add(total)  # the last losses are all that such a run has to show
+        milestones = self.job.milestones
         evaluator = self.evaluator(budget["evaluation_episodes"], CURVE_RESET_SEED)
         ends = accumulate(phase.updates for phase in self.spec.phases)
         for phase, end in zip(self.spec.phases, ends, strict=True):
             while self.done < end:
+                if is_online(phase):
+                    self.collect(phase)
                 since = time.perf_counter()
-                metrics = self.agent.update(self.sampler.sample(), phase.name)
+                metrics = self.agent.update(self.sampler.sample(phase.source), phase.name)
                 self.done += 1
                 if self.done in milestones or self.done in (1, total):
                     check_metrics(metrics, len(self.job.seeds), self.done)
@@ -248,6 +274,8 @@ class Training:
                     self.checkpoint()
                 self.tell("updates")
         evaluator.close()
+        if self.collector is not None:
+            self.collector.close()
 
         self.progress(self.done, total, "final evaluation")
         started = time.perf_counter()
@@ -256,7 +284,12 @@ class Training:
         final_evaluator.close()
         if self.held_out is not None:
             self.judged = judge(
-                self.agent, self.spec, self.transform, self.held_out, self.job.seeds
+                self.agent,
+                self.spec,
+                self.transform,
+                self.held_out,
+                self.job.seeds,
+                self.dataset,
             )
         self.seconds["evaluation"] += time.perf_counter() - started
         return final
@@ -266,7 +299,14 @@ class Training:
         started = time.perf_counter()
         self.curve_evaluations.append(evaluator.run(self.agent, len(self.curve), self.evaluating))
         values = {name: value.detach().double().tolist() for name, value in metrics.items()}
-        self.curve.append({"update": self.done, "phase": phase, "metrics": values})
+        self.curve.append(
+            {
+                "update": self.done,
+                "phase": phase,
+                "env_steps": 0 if self.collector is None else self.collector.steps,
+                "metrics": values,
+            }
+        )
         self.seconds["evaluation"] += time.perf_counter() - started
 
     def diagnose(self, metrics: Metrics) -> None:
@@ -313,92 +353,6 @@ class Training:
         """Hears of every step of an evaluation."""
         self.tell("evaluation")
 
-    def save(self, final: Evaluation) -> None:
-        """Writes every seed's policy, episodes and record, and removes the checkpoint.
-
-        A seed that has its record already, since an interruption struck between two, keeps it.
-
-        Raises:
-            StorageError: if the output folder cannot be written.
-        """
-        job = self.job
-        seconds = self.spent()
-        core = seconds.pop("core") / len(job.seeds)
-        timing = {
-            **{f"{part}_s": value for part, value in seconds.items()},
-            "core_seconds": core,
-            "updates_per_s": job.updates / seconds["training"] if seconds["training"] else 0.0,
-            "peak_memory_mib": provenance.peak_memory_mib(),
-        }
-        policy = {
-            "agent": job.agent,
-            "task": job.task,
-            "seeds": job.seeds,
-            "plugins": job.plugins,
-            "phases": job.phases,
-            "precision": job.precision,
-            "reward_parts": list(self.spec.reward_parts),
-            "policies": self.spec.policies,
-            "policy_groups": self.spec.policy_groups,
-            "statistics": dict(self.spec.statistics),
-            "transform": self.transform.to_dict(),
-            "state": copy_state(self.agent.state_dict()),
-        }
-        for i, path in enumerate(job.paths):
-            folder = Path(job.out) / path
-            if read_state(folder) == "done":
-                continue
-            stream = io.BytesIO()
-            torch.save({**policy, "index": i}, stream)
-            episodes = self._episodes(i, final)
-            record = make_record(
-                job,
-                i,
-                self.dataset.card,
-                timing,
-                episodes,
-                self._curve(i),
-                self.judged[i] | final.success_rate(i),
-            )
-            studied = {name: outcomes[i] for name, outcomes in self.studies.items()}
-            record = replace(
-                record,
-                resumes=self.resumes,
-                studies={name: outcome.numbers for name, outcome in studied.items()},
-                warnings=self.findings[i],
-            )
-            with storing(folder):
-                write_atomically(folder / POLICY_FILE, stream.getbuffer())
-                for name, outcome in studied.items():
-                    if outcome.arrays:
-                        write_study(folder, name, outcome.arrays)
-                write_record(folder, record, episodes)
-        self.keeper.remove()
-
-    def _episodes(self, i: int, final: Evaluation) -> Episodes:
-        curve: dict[str, Any] = {}
-        if self.curve:
-            curve = {
-                "curve_updates": np.array([point["update"] for point in self.curve], np.int64),
-                "curve_returns": np.stack([e.returns[i] for e in self.curve_evaluations]),
-                "curve_lengths": np.stack([e.lengths[i] for e in self.curve_evaluations]),
-            }
-        return Episodes(final.returns[i], final.lengths[i], final.reset_seeds, **curve)
-
-    def _curve(self, i: int) -> list[dict[str, Any]]:
-        return [
-            {
-                "update": point["update"],
-                "phase": point["phase"],
-                "env_steps": 0,
-                **summary(self.job, evaluation.returns[i]),
-                "metrics": metrics["metrics"],
-            }
-            for point, evaluation, metrics in zip(
-                self.curve, self.curve_evaluations, metric_points(self.curve, i), strict=True
-            )
-        ]
-
 
 def train(job: Job, progress: Progress, note: Note) -> None:
     """Runs one training job from dataset to records, or what is left of it.
@@ -424,7 +378,7 @@ def train(job: Job, progress: Progress, note: Note) -> None:
             training.keeper.remove()
             raise
         training.study()  # what goes wrong here costs no training: the last checkpoint stays
-        training.save(final)
+        save(training, final)
 
 
 def prepare(job: Job, progress: Progress) -> None:

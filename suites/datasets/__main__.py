@@ -1,10 +1,11 @@
-"""``python -m suites.datasets list | describe | generate | verify | fetch | export``: datasets.
+"""``python -m suites.datasets list | describe | generate | verify | fetch | export | mimic``.
 
 ``list`` shows all tasks; ``describe TASK`` prints and draws what a dataset looks like; ``generate
 TASK...`` (or ``all``) makes datasets ahead of time; ``verify TASK`` replays stored transitions in
 the simulator. ``describe`` and ``verify`` also take a dataset's folder, and make a task's data
-first if it is not in the cache. ``fetch SOURCE TASK...`` downloads recorded datasets, and ``export
-TASK`` writes one for other people's tools.
+first if it is not in the cache. ``fetch SOURCE TASK...`` downloads recorded datasets, ``export
+TASK`` writes one for other people's tools, and ``mimic EXTRACT.csv`` makes a file to train on of
+your own table of intensive-care stays.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         "verify": "replay stored transitions in the simulator",
         "fetch": "download datasets of source d4rl or minari that are not on this machine",
         "export": "write a dataset as a D4RL file or a Minari dataset",
+        "mimic": "make a file to train on of your own table of intensive-care stays",
     }
     made = {name: verbs.add_parser(name, help=text) for name, text in texts.items()}
     made["describe"].add_argument("data", metavar="TASK|FOLDER")
@@ -51,6 +53,14 @@ def parser() -> argparse.ArgumentParser:
     made["verify"].add_argument("data", nargs="+", metavar="TASK|FOLDER")
     made["generate"].add_argument("data", nargs="+", metavar="TASK", help='or "all"')
     fetching, exporting = made.pop("fetch"), made["export"]
+    binning = made.pop("mimic")
+    binning.add_argument("data", type=Path, metavar="EXTRACT.csv")
+    binning.add_argument("--bins", type=int, default=5, help="levels of each treatment (5)")
+    binning.add_argument("--to", type=Path, required=True, help="a file, .npz")
+    binning.add_argument(
+        "--column", action="append", default=[], metavar="ROLE=NAME",
+        help="your name of a column: stay, step, iv_fluid, vasopressor, reward, survived",
+    )  # fmt: skip
     fetching.add_argument("source", metavar="SOURCE", help="d4rl or minari")
     fetching.add_argument("data", nargs="+", metavar="TASK", help='or "all" of source d4rl')
     exporting.add_argument("data", metavar="TASK|FOLDER")
@@ -74,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     verbs = {"list": _list, "describe": _describe, "generate": _generate, "verify": _verify}
-    verbs |= {"fetch": _fetch, "export": _export}
+    verbs |= {"fetch": _fetch, "export": _export, "mimic": _mimic}
     try:
         return verbs[chosen.verb](chosen, console)
     except (DatasetError, UsageError) as error:
@@ -190,6 +200,15 @@ def _export(chosen: argparse.Namespace, console: Console) -> int:
 
     data = _data(chosen.data, chosen, console)
     print(f"{chosen.data}: {export(data, chosen.format, chosen.to)}")
+    return 0
+
+
+def _mimic(chosen: argparse.Namespace, console: Console) -> int:
+    from suites.datasets import mimic
+
+    extract = mimic.convert(chosen.data, chosen.bins, mimic.read_names(chosen.column))
+    mimic.save(extract, chosen.to)
+    print(f"{mimic.describe(extract)}\n{chosen.to}")
     return 0
 
 

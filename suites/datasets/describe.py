@@ -33,6 +33,7 @@ class Coverage:
         action_std: ``[A]``, of each action; uniform actions have 0.58.
         action_dimensions: effective dimensions of the actions, out of A.
         on_bound: ``[A]``, share of each action on the bound of the action space.
+        choices: ``[A]``, number of different choices of each action; empty if they are no integers.
     """
 
     observation_std: Floats
@@ -40,6 +41,7 @@ class Coverage:
     action_std: Floats
     action_dimensions: float
     on_bound: Floats
+    choices: npt.NDArray[np.int64]
 
 
 def coverage(data: Dataset) -> Coverage:
@@ -49,12 +51,14 @@ def coverage(data: Dataset) -> Coverage:
         np.asarray(data.column(name)[rows], np.float64) for name in ("observations", "actions")
     )
     spread = observations.std(0)
+    whole = actions.T if (actions == actions.round()).all() else ()
     return Coverage(
         observation_std=spread,
         observation_dimensions=effective_dimensions(observations / np.maximum(spread, 1e-12)),
         action_std=actions.std(0),
         action_dimensions=effective_dimensions(actions),
         on_bound=(np.abs(actions) >= ON_THE_BOUND).mean(0),
+        choices=np.array([len(np.unique(column)) for column in whole], np.int64),
     )
 
 
@@ -150,13 +154,16 @@ def _coverage_lines(found: Coverage) -> list[str]:
     def numbers(values: Floats) -> str:
         return " ".join(f"{value:.2f}" for value in values)
 
+    last = f"share of the actions on the bound: {numbers(found.on_bound)}"
+    if len(found.choices):
+        last = f"different choices of the actions: {' '.join(map(str, found.choices))}"
     return [
         f"effective dimensions: {found.observation_dimensions:.1f} of "
         f"{len(found.observation_std)} of the observations, "
         f"{found.action_dimensions:.1f} of {len(found.action_std)} of the actions",
         f"standard deviation of the observations: {numbers(found.observation_std)}",
         f"standard deviation of the actions: {numbers(found.action_std)}",
-        f"share of the actions on the bound: {numbers(found.on_bound)}",
+        last,
     ]
 
 
@@ -207,5 +214,7 @@ def draw(data: Dataset, path: Path) -> None:
     actions = data.column("actions")[:: max(1, len(data.table) // SAMPLED)]
     axes[1, 1].violinplot(list(np.asarray(actions, np.float64).T), showmedians=True)
     axes[1, 1].set_xticks(range(1, actions.shape[1] + 1))
-    axes[1, 1].set(xlabel="action", ylabel="value", ylim=(-1.05, 1.05))
+    axes[1, 1].set(xlabel="action", ylabel="value")
+    if np.abs(actions).max() <= 1:
+        axes[1, 1].set_ylim(-1.05, 1.05)
     figure.savefig(path, dpi=100)

@@ -73,7 +73,7 @@ def _to_minari(data: store.Dataset, to: Path) -> Path:
     from gymnasium import spaces
     from minari.dataset.minari_storage import MinariStorage
 
-    place = to / minari_id(data)
+    place = (to / minari_id(data)).absolute()  # Minari joins its own relative paths wrongly
     if place.exists():
         raise DatasetError(f"{place}: is there already; remove it or name another folder")
     observation = spaces.Box(-np.inf, np.inf, (data.column("observations").shape[1],), np.float32)

@@ -197,13 +197,18 @@ def plain_spaces(content: Content) -> dict[str, Any]:
     return {"observation": box(-unbounded, unbounded), "action": content.action_space}
 
 
+def held_out_episodes(episodes: int) -> npt.NDArray[np.bool_]:
+    """Which episodes of a file are held out, ``[episodes]``: a tenth of them, at least one."""
+    chosen = np.zeros(episodes, bool)
+    count = max(1, episodes // HELD_OUT)
+    chosen[np.random.default_rng(0).permutation(episodes)[:count]] = True
+    return chosen
+
+
 def _held_out_last(ends: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
     """An order of rows with a random tenth of the episodes last, and how many rows these have."""
     starts = np.concatenate(([0], ends[:-1]))
-    count = max(1, len(ends) // HELD_OUT)
-    chosen = np.zeros(len(ends), bool)
-    chosen[np.random.default_rng(0).permutation(len(ends))[:count]] = True
-    rows = np.repeat(chosen, ends - starts)
+    rows = np.repeat(held_out_episodes(len(ends)), ends - starts)
     return np.argsort(rows, kind="stable"), int(rows.sum())
 
 

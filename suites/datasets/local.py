@@ -163,7 +163,7 @@ def _make(wanted: dict[str, Any], place: Path, jobs: int, progress: Progress) ->
 
     began = time.monotonic()
     env = make_vector(wanted["env_id"], 1)
-    columns = columns_of(env)
+    columns = columns_of(env, wanted["recipe"].get("action_log_probs", False))
     env.close()
 
     rows = wanted["transitions"]
@@ -239,7 +239,16 @@ def _measure(data: store.Dataset) -> dict[str, Any]:
         )
     return {
         **store.measure(returns, lengths),
+        **_held_out(data),
         "policies": policies,
         "score_reference": source,
         "score_mean": float(normalized_score(returns.mean(), minimum, maximum)),
     }
+
+
+def _held_out(data: store.Dataset) -> dict[str, int]:
+    """How many rows, the last ones, are no part of training: whole episodes, the recipe's share."""
+    share = data.card["recipe"].get("held_out", 0.0)
+    starts = data.episode_starts
+    count = min(round(share * len(starts)), len(starts) - 1)
+    return {"held_out_transitions": len(data.table) - int(starts[-count])} if count else {}

@@ -35,8 +35,8 @@ class Actor(Protocol):
 
     def act(
         self, observations: npt.NDArray[np.float64], steps: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float32]:
-        """Actions ``[E, A]`` in [-1, 1] on ``observations`` ``[E, O]``.
+    ) -> npt.NDArray[Any]:
+        """Actions ``[E, A]``, in [-1, 1] or integers, on ``observations`` ``[E, O]``.
 
         Slot e has made ``steps[e]`` steps of its episode; slots without one are ignored.
         """
@@ -53,8 +53,13 @@ def part_names(env: VectorEnv) -> tuple[str, ...]:
     return env.reward_parts or ("reward",)
 
 
-def columns_of(env: VectorEnv) -> dict[str, list[int]]:
-    """The card's ``columns`` of a local dataset of this environment."""
+def columns_of(env: VectorEnv, log_probs: bool = False) -> dict[str, list[int]]:
+    """The card's ``columns`` of a local dataset of this environment.
+
+    Args:
+        env: the simulator.
+        log_probs: whether the logged actions' log-probabilities are among them.
+    """
     observation = math.prod(env.observation_space.shape or ())
     action = math.prod(env.action_space.shape or ())
     return store.layout(
@@ -67,6 +72,7 @@ def columns_of(env: VectorEnv) -> dict[str, list[int]]:
             "truncations": 1,
             "policy_ids": 1,
             "reward_parts": len(part_names(env)),
+            **({"action_log_probs": 1} if log_probs else {}),
         }
     )
 
@@ -77,6 +83,7 @@ def play(
     *,
     rows: int,
     entropy: tuple[int, ...],
+    log_probs: bool = False,
 ) -> store.Dataset:
     """Plays whole episodes, in the order they began, until they fill ``rows`` rows.
 
@@ -89,6 +96,7 @@ def play(
         make_actor: makes the one who acts in the slots of a vector environment.
         rows: transitions wanted.
         entropy: non-negative numbers from which, with the episode's number, its seeds are derived.
+        log_probs: keep the logged actions' log-probabilities, the actor's ``log_probs`` ``[E]``.
 
     Returns:
         A dataset in memory. The reward is the float32 sum of the float32 parts, in their order:
@@ -105,8 +113,8 @@ def play(
     slots = math.ceil(rows / (horizon * waves))
     vector = make_vector(env_id, slots)
     actor = make_actor(vector)
-    columns = columns_of(vector)
-    width = columns["reward_parts"][1]
+    columns = columns_of(vector, log_probs)
+    width = max(stop for _, stop in columns.values())
 
     def put(target: store.Table, field: str, values: npt.NDArray[Any]) -> None:
         start, stop = columns[field]
@@ -162,6 +170,8 @@ def play(
         put(row, "truncations", step.truncations)
         put(row, "policy_ids", policies)
         put(row, "reward_parts", parts)
+        if log_probs:
+            put(row, "action_log_probs", actor.log_probs)  # type: ignore[attr-defined]
         stepped = np.flatnonzero(active)
         buffers[stepped, episode_step[stepped]] = row[stepped]
         observations = step.observations

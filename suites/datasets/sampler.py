@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from suites.datasets.groups import policy_groups
 from suites.datasets.store import SCALARS, Dataset
 from suites.datasets.transforms import Transform
 from suites.spaces import is_integer
+
+if TYPE_CHECKING:
+    from suites.online import Replay
 
 
 class Sampler:
@@ -30,11 +33,19 @@ class Sampler:
         transform: applied to every batch.
         seeds: training seeds; a seed's indices do not depend on the others.
         spec: device and floating-point type.
+        replay: what was collected, for sources other than the dataset.
     """
 
     def __init__(
-        self, dataset: Dataset, needs: Needs, transform: Transform, seeds: Sequence[int], spec: Spec
+        self,
+        dataset: Dataset,
+        needs: Needs,
+        transform: Transform,
+        seeds: Sequence[int],
+        spec: Spec,
+        replay: Replay | None = None,
     ) -> None:
+        self.replay = replay
         self.needs, self.seeds, self.dtype = needs, len(seeds), spec.torch_dtype()
         self.columns = {
             field: (start, stop)
@@ -80,8 +91,14 @@ class Sampler:
             torch.from_numpy(reverse * transform.reward_scale).to(self.dtype).to(device)
         )
 
-    def sample(self) -> Batch:
-        """The next batch, fields ``[S, B, ...]`` or ``[S, B, K, ...]``."""
+    def sample(self, source: str = "dataset") -> Batch:
+        """The next batch, fields ``[S, B, ...]`` or ``[S, B, K, ...]``.
+
+        Args:
+            source: as a phase's; of "dataset+replay", every transition of both is equally likely.
+        """
+        if source != "dataset":
+            return self._collected(0 if source == "replay" else len(self.table))
         index = self.noise.integers(len(self.table), self.needs.batch_size)
         if self.needs.window is None:
             return self._rows(index)
@@ -102,8 +119,22 @@ class Sampler:
             batch["mask"] = real.to(self.dtype)
         return batch
 
+    def _collected(self, before: int) -> Batch:
+        """A batch from each seed's replay, and from the dataset's first ``before`` rows."""
+        assert self.replay is not None
+        index = self.noise.integers(before + len(self.replay), self.needs.batch_size)
+        positions = self.replay.positions((index - before).clamp(min=0)).flatten()
+        rows = self.replay.flat.index_select(0, positions)
+        if before:
+            logged = (index < before).flatten().nonzero().squeeze(1)
+            rows[logged] = self.table.index_select(0, index.flatten()[logged])
+        return self._batch(rows, index)
+
     def _rows(self, index: Tensor) -> Batch:
-        rows = self.table.index_select(0, index.flatten()).to(self.dtype)
+        return self._batch(self.table.index_select(0, index.flatten()), index)
+
+    def _batch(self, rows: Tensor, index: Tensor) -> Batch:
+        rows = rows.to(self.dtype)
         if not self.identity:
             rows = (rows - self.shift) * self.scale
         rows = rows.reshape(*index.shape, -1)

@@ -18,6 +18,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from suites.catalog import NAMESPACE, POINT_MASSES
 from suites.envs import registered
 
 Floats = npt.NDArray[np.float64]
@@ -30,6 +31,10 @@ DIRECT = frozenset(
 )
 
 REGIONS = "fastq_bench/Regions-v0"
+SEPSIS = "fastq_bench/sepsis-v0"
+# With crises that the observation does not show, and with crises that it shows.
+SEPSIS_HIDDEN, SEPSIS_SHOWN = "fastq_bench/sepsis-hidden-v0", "fastq_bench/sepsis-shown-v0"
+POINT_MASS_IDS = frozenset(f"{NAMESPACE}{name}-v0" for name in POINT_MASSES)
 
 # Hopper and Walker2d clip the joint velocities they show; gymnasium writes the bound as a literal
 # in `_get_obs` (gymnasium 1.4.0, envs/mujoco/hopper_v5.py and walker2d_v5.py).
@@ -60,7 +65,10 @@ class VectorEnv(Protocol):
     """``count`` independent copies of one environment.
 
     Those that can be put into a state also have ``restorable`` and ``set_state``, as
-    :class:`DirectMujoco` has; studies ask for them.
+    :class:`DirectMujoco` has; studies ask for them. Those whose whole state can be kept have
+    ``save`` and ``load``; of others, a run that goes on in the middle of an episode plays it again.
+    ``noop`` and ``effects`` are the environment's attributes of these names, if it has them; see
+    :class:`baselines.contract.Spec`.
 
     Attributes:
         env_id: gymnasium's name of the environment.
@@ -108,6 +116,14 @@ def make_vector(env_id: str, count: int) -> VectorEnv:
         from suites.envs.regions import VectorRegions
 
         return VectorRegions(env_id, count)
+    if env_id in (SEPSIS, SEPSIS_HIDDEN, SEPSIS_SHOWN):
+        from suites.envs.sepsis import VectorSepsis
+
+        return VectorSepsis(env_id, count)
+    if env_id.partition("?")[0] in POINT_MASS_IDS:
+        from suites.envs.pointmass import VectorPointMass
+
+        return VectorPointMass(env_id, count)
     return DirectMujoco(env_id, count) if env_id in DIRECT else GymnasiumLoop(env_id, count)
 
 
@@ -129,6 +145,8 @@ class _Slots:
         self.observation_space = env.observation_space
         self.action_space = env.action_space
         self.horizon = env.spec.max_episode_steps if env.spec is not None else None
+        self.noop: tuple[int, ...] | None = getattr(env.unwrapped, "noop", None)
+        self.effects: tuple[tuple[int, ...], ...] | None = getattr(env.unwrapped, "effects", None)
         self._reset = np.zeros(count, bool)
 
     def _check(self, actions: npt.NDArray[Any], active: Flags | None) -> Flags:
@@ -219,6 +237,32 @@ class DirectMujoco(_Slots):
         self._elapsed[index] = 0
         self._reset[index] = True
         return np.asarray(self._observations()[index])
+
+    def save(self, index: int) -> Floats:
+        """A slot's whole state ``[n]``, the solver's warm start and the time limit included."""
+        size = mujoco.mj_stateSize(self._base.model, mujoco.mjtState.mjSTATE_INTEGRATION)
+        state = np.empty(size + 1)
+        mujoco.mj_getState(
+            self._base.model,
+            self._states[index],
+            state[:-1],
+            mujoco.mjtState.mjSTATE_INTEGRATION,
+        )
+        state[-1] = self._elapsed[index]
+        return state
+
+    def load(self, index: int, state: Floats) -> None:
+        """Goes on, to the last bit, from what :meth:`save` returned."""
+        mujoco.mj_setState(
+            self._base.model,
+            self._states[index],
+            np.ascontiguousarray(state[:-1]),
+            mujoco.mjtState.mjSTATE_INTEGRATION,
+        )
+        self._qpos[index] = self._qpos_views[index]
+        self._qvel[index] = self._qvel_views[index]
+        self._elapsed[index] = round(state[-1])
+        self._reset[index] = True
 
     def step(self, actions: npt.NDArray[Any], active: Flags | None = None) -> VectorStep:
         """Steps the active slots; see :class:`VectorEnv`."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import gymnasium
 
-from suites.catalog import NAMESPACE
-from suites.datasets.recipes.regions import STEPS
+from suites.catalog import NAMESPACE, POINT_MASSES
+from suites.datasets.recipes import pointmass, regions, sepsis
 from suites.envs.manipulation import HANDS, KITCHEN_TASKS, register_robotics
 from suites.envs.mazes import ANT_MAZES, POINT_MAZES
 
@@ -23,7 +23,7 @@ _ANT_STEPS = {"umaze": 700}
 _HAND_STEPS = {"pen": 100}
 
 
-def _register(name: str, where: str, steps: int, **settings: str) -> None:
+def _register(name: str, where: str, steps: int, **settings: Any) -> None:
     gymnasium.register(
         NAMESPACE + name,
         f"suites.envs.{where}",
@@ -42,7 +42,12 @@ for _hand in HANDS:
     _register(f"{_hand}-v1", "manipulation:Adroit", _HAND_STEPS.get(_hand, 200), hand=_hand)
 for _kind in KITCHEN_TASKS:
     _register(f"kitchen-{_kind}-v0", "manipulation:Kitchen", 280, kind=_kind)
-_register("Regions-v0", "regions:Regions", STEPS)
+_register("Regions-v0", "regions:Regions", regions.STEPS)
+_register("sepsis-v0", "sepsis:Sepsis", sepsis.STEPS)
+_register("sepsis-hidden-v0", "sepsis:Sepsis", sepsis.STEPS, crises=True)
+_register("sepsis-shown-v0", "sepsis:Sepsis", sepsis.STEPS, crises=True, show_crisis=True)
+for _name, _settings in POINT_MASSES.items():
+    _register(f"{_name}-v0", "pointmass:PointMass", pointmass.STEPS, **_settings)
 
 
 def make_known(env_id: str) -> None:

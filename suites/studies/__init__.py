@@ -33,4 +33,5 @@ STUDIES = {
     "decomposition": Study(
         "suites.studies.decomposition", 1, ("decompose", "value", "discounts"), 25.0
     ),
+    "coefficients": Study("suites.studies.coefficients", 1, ("coefficients",), 2.0),
 }

@@ -245,7 +245,12 @@ def test_a_plan_without_cells_makes_a_page(make: Make, tmp_path: Path) -> None:
 
 def test_smoke_numbers_are_called_meaningless(make: Make, tmp_path: Path) -> None:
     folder = make(
-        tmp_path, budget="smoke", seeds=1, watermark="meaningless numbers", meaningless=True
+        tmp_path,
+        environments=("hopper",),
+        budget="smoke",
+        seeds=1,
+        watermark="meaningless numbers",
+        meaningless=True,
     )
     assert "The numbers are meaningless" in text_of(build(folder, tmp_path))
     for svg in (folder / "figures").glob("*.svg"):
@@ -253,7 +258,7 @@ def test_smoke_numbers_are_called_meaningless(make: Make, tmp_path: Path) -> Non
 
 
 def test_shrunk_agents_appear_against_cost_only(make: Make, tmp_path: Path) -> None:
-    folder = make(tmp_path, shrunk=("iql",))
+    folder = make(tmp_path, environments=("hopper",), shrunk=("iql",))
     text = text_of(build(folder, tmp_path))
     assert "iql*" in text
     assert "Shrunk by the budget and left out: iql." in text
@@ -279,7 +284,7 @@ def test_the_same_records_give_the_same_bytes(make: Make, tmp_path: Path) -> Non
 def test_command_line(
     make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make(tmp_path)
+    folder = make(tmp_path, environments=("hopper",))
     scores = tmp_path / "other.csv"
     scores.write_text("task,agent,seed,score\nhopper-medium,theirs,0,50\n")
     monkeypatch.chdir(folder)

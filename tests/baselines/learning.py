@@ -17,27 +17,34 @@ SEEDS = (0, 1, 2)
 
 
 def train(
-    name: str, episodes: dict[str, Array], asked: Array, updates: int, **settings: Any
+    name: str,
+    episodes: dict[str, Array],
+    asked: Array,
+    updates: int,
+    task: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> Array:
     """What policies of three seeds do, once trained.
 
     Args:
         name: the agent's.
-        episodes: fields ``[episodes, steps, ...]``; actions of one dimension in [-1, 1].
+        episodes: fields ``[episodes, steps, ...]``; actions of one dimension in [-1, 1], if
+            ``task`` says nothing else.
         asked: observations ``[n, features]`` to act on.
         updates: how many.
+        task: what else the agent is told of it, as :class:`Spec` names it.
         settings: of the agent.
 
     Returns:
-        ``[S, n]``.
+        ``[S, n]``, or ``[S, n, K]`` where actions have several dimensions.
     """
     cls: Any = Registry().get(name)
     config = cls.Config(**settings)
     needs = cls.needs(config)
     spec = Spec(
         spaces.Box(-np.inf, np.inf, asked.shape[1:]),
-        spaces.Box(-1, 1, (1,)),
-        (Phase("offline", updates),),
+        **{"action_space": spaces.Box(-1, 1, (1,)), **(task or {})},
+        phases=(Phase("offline", updates),),
     )
     agent = cls(spec, config, SEEDS)
     count, steps = episodes["rewards"].shape

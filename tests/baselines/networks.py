@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from oracles import Array, Weights
 from tape import Var
@@ -11,18 +13,19 @@ def as_vars(weights: Weights) -> dict[str, Var]:
     return {name: Var(value) for name, value in weights.items()}
 
 
-def network(p: dict[str, Var], inputs: Var) -> Var:
+def network(p: dict[str, Var], inputs: Var, norm_first: bool = False) -> Var:
     """Rectifiers between the layers, and behind them, where it has a scale, layer normalisation."""
     hidden, layers = inputs, sum(name.startswith("weight") for name in p)
     for i in range(layers):
         hidden = hidden @ p[f"weight{i}"] + p[f"bias{i}"]
         if i == layers - 1:
             break
-        hidden = hidden.relu()
+        hidden = hidden if norm_first else hidden.relu()
         if f"scale{i}" in p:
             centred = hidden - hidden.mean(-1)
             spread = ((centred * centred).mean(-1) + 1e-6).power(0.5)
             hidden = centred / spread * p[f"scale{i}"] + p[f"shift{i}"]
+        hidden = hidden.relu() if norm_first else hidden
     return hidden
 
 
@@ -33,6 +36,41 @@ def pick(values: list[Var], smallest: bool) -> Var:
     best = np.argmin([v.value for v in values], 0)
     parts = [v * (best == i) for i, v in enumerate(values)]
     return sum(parts[1:], parts[0])
+
+
+def clipped(raw: Var, low: float, high: float) -> Var:
+    return raw.each(lambda x: np.clip(x, low, high), (raw.value >= low) & (raw.value <= high))
+
+
+def log_slope(raw: Var) -> Var:
+    """log of the derivative of tanh."""
+    return (raw + (raw * -2.0).softplus() - np.log(2.0)) * -2.0
+
+
+class Squashed:
+    """tanh of a normal variable, of mean and log std ``[B, A]`` on the tape."""
+
+    def __init__(self, mean: Var, log_std: Var) -> None:
+        self.mean, self.log_std = mean, log_std
+
+    @classmethod
+    def from_outputs(cls, outputs: Var, c: Any) -> Squashed:
+        """From a network's 2 A outputs, and the bounds in a configuration."""
+        size = outputs.shape[1] // 2
+        raw = outputs[:, size:] + c.log_std_offset
+        return cls(outputs[:, :size], clipped(raw, c.log_std_min, c.log_std_max))
+
+    def density(self, raw: Var, z: Var) -> Var:
+        each = z * z * -0.5 - self.log_std - 0.5 * np.log(2 * np.pi) - log_slope(raw)
+        return each.sum(1)
+
+    def sample(self, noise: Array) -> tuple[Var, Var]:
+        raw = self.mean + self.log_std.exp() * noise
+        return raw.tanh(), self.density(raw, Var(noise))
+
+    def log_prob(self, actions: Array) -> Var:
+        raw = Var(np.arctanh(actions))
+        return self.density(raw, (raw - self.mean) / self.log_std.exp())
 
 
 def joined(*arrays: Array) -> Array:

@@ -7,6 +7,7 @@ weight, target and metric must be the same.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import types
 from collections.abc import Callable, Sequence
@@ -223,9 +224,15 @@ def full_name(module: str) -> str:
     return module if "." in module else f"baselines.{module}"
 
 
+@functools.cache
+def targets() -> dict[str, str]:
+    """Where every agent's class is; looking for installed agents takes longer than a mutant."""
+    return dict(Registry().targets)
+
+
 def load(name: str, module: str = "", edits: Sequence[Edit] = ()) -> type[Any]:
     """An agent's class, from a copy of its module, with a mutant in it or in a module it uses."""
-    target: Any = Registry().targets[name]
+    target: Any = targets()[name]
     home, _, cls = target.partition(":")
     if module == "" or full_name(module) == home:
         return vars(rebuild(home, edits))[cls]

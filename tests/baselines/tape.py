@@ -104,6 +104,13 @@ class Var:
         return Var(self.value[index], [(self, back)])  # type: ignore[index]
 
 
+def logsumexp(columns: Var) -> Var:
+    """Over the last axis of ``[B, N]``, kept."""
+    peak = columns.value.max(1, keepdims=True)
+    total = (columns - peak).exp().sum(1)
+    return total.each(np.log, 1 / total.value) + peak
+
+
 def as_var(value: object) -> Var:
     return value if isinstance(value, Var) else Var(value)
 

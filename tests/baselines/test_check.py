@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,10 +29,55 @@ EXAMPLES = [
 REGISTRY = Registry(EXAMPLES)
 
 
+# What holds to the last bits holds at any size; learning takes the default networks.
+SMALL: dict[str, Any] = {"hidden": (32, 32), "batch_size": 32}
+LEARNING: dict[str, Any] = {"batch_size": 64}
+
+
+def sized(cls: type[Any], sizes: Mapping[str, Any]) -> Any:
+    """An agent's own small configuration, or its defaults at other sizes."""
+    config = check.default_config(cls)
+    if "check" in getattr(cls, "presets", {}):
+        return config
+    has = [k for k, v in sizes.items() if isinstance(getattr(config, k, None), type(v))]
+    return replace(config, **{k: sizes[k] for k in has})
+
+
 @pytest.mark.parametrize("function", checks(), ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", [*BUILT_IN, "awr", "dropout_bc"])
 def test_agent_passes(name: str, function: check.Check) -> None:
-    function(REGISTRY.get(name))
+    cls = REGISTRY.get(name)
+    function(cls, sized(cls, LEARNING if function.__name__ == "check_learns" else SMALL))
+
+
+@pytest.mark.parametrize("function", checks(), ids=lambda f: f.__name__)
+def test_agent_passes_on_integers(function: check.Check) -> None:
+    function(REGISTRY.get("ad_dqn"), space="multidiscrete")
+
+
+@pytest.mark.parametrize("name", ["dqn", "decqn"])
+def test_its_relatives_play_and_learn_integers(name: str) -> None:
+    check.check_actions(REGISTRY.get(name), space="multidiscrete")
+    check.check_learns(REGISTRY.get(name), space="multidiscrete")
+
+
+def test_integers_must_be_integers_of_the_space() -> None:
+    class Halves(REGISTRY.get("decqn")):  # type: ignore[misc]
+        def act(self, *args: Any, **options: Any) -> Any:
+            actions, memory = super().act(*args, **options)
+            return actions.float(), memory
+
+    class Shifted(Halves):
+        def act(self, *args: Any, **options: Any) -> Any:
+            actions, memory = super().act(*args, **options)
+            return actions.long() + 1, memory
+
+    with pytest.raises(CheckError, match=r"actions must be int64, not torch\.float32"):
+        check.check_actions(Halves, space="multidiscrete")
+    with pytest.raises(CheckError, match="actions leave the space"):
+        check.check_actions(Shifted, space="multidiscrete")
+    with pytest.raises(CheckError, match=r"needs a bounded one-dimensional Box"):
+        check.check_actions(IQL, space="multidiscrete")
 
 
 # Planted faults ------------------------------------------------------------------------------
@@ -596,6 +641,9 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     printed = capsys.readouterr().out
     assert printed.count("pass") == len(checks()) + 1
     assert "all checks passed" in printed
+
+    assert check.main(["random", "--space", "multidiscrete"]) == 0
+    capsys.readouterr()
 
     assert check.main(["tb3_bc"]) == 2
     assert 'unknown agent "tb3_bc" (did you mean "td3_bc"?)' in capsys.readouterr().err

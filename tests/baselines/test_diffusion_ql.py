@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -381,7 +380,6 @@ def episodes(count: int) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(column).float() for name, column in columns.items()}
 
 
-@functools.cache
 def trained(updates: int = 200, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
     """Actions ``[S, contexts]`` of the trained policies, and u* ``[contexts]``."""
     config = DiffusionQLConfig(**{**SMALL, **settings})
@@ -405,12 +403,14 @@ def returned(**settings: Any) -> float:
     return float((1 - (actions - best) ** 2).mean())
 
 
-@pytest.mark.parametrize("off", [{"eta": 0.0}, {"discount": 0.0}], ids=str)
-def test_values_choose_between_the_modes(off: dict[str, float]) -> None:
-    with_it, without = returned(eta=2.0), returned(**{"eta": 2.0, **off})
-    print(f"{with_it:.2f}; with {off}: {without:.2f}; threshold {THRESHOLD:.2f}")
+def test_values_choose_between_the_modes() -> None:
+    with_it = returned(eta=2.0)
+    print(f"{with_it:.2f}; threshold {THRESHOLD:.2f}")
     assert with_it > THRESHOLD
-    assert without < THRESHOLD
+    for off in ({"eta": 0.0}, {"discount": 0.0}):
+        without = returned(**{"eta": 2.0, **off})
+        print(f"with {off}: {without:.2f}")
+        assert without < THRESHOLD
 
 
 # Acting and settings -------------------------------------------------------------------------

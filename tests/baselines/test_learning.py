@@ -8,7 +8,6 @@ wrong end of the interval; the least-squares clone acts at their mean, whose ret
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -48,12 +47,11 @@ def dataset() -> dict[str, np.ndarray]:
     }
 
 
-@functools.cache
 def earned(name: str, **settings: Any) -> float:
     """The mean return of the trained policies over contexts and seeds."""
     context = np.linspace(-1, 1, 50)  # an even number: 0 itself has no best action
     asked = np.stack([context, 0 * context, 0 * context], 1)
-    actions = train(name, dataset(), asked, 400, **{**SIZE, **settings})
+    actions = train(name, dataset(), asked, 250, **{**SIZE, **settings})
     return float((1 - (actions - best_action(context)) ** 2).mean())
 
 
@@ -62,23 +60,23 @@ IQL = {"lr": 1e-3, "tau": 0.02}
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "off"),
+    ("name", "settings", "idea"),
     [
         # Their ideas: the value of the policy's own action; weights by advantage.
         ("td3_bc", TD3BC, {"alpha": 0.0}),
         ("iql", IQL, {"temperature": 0.0}),
-        # And both: values come back through the bootstrap.
-        ("td3_bc", TD3BC, {"discount": 0.0}),
-        ("iql", IQL, {"discount": 0.0}),
     ],
 )
 def test_the_idea_passes_where_cloning_cannot(
-    name: str, settings: dict[str, Any], off: dict[str, Any]
+    name: str, settings: dict[str, Any], idea: dict[str, Any]
 ) -> None:
-    with_it, without = earned(name, **settings), earned(name, **{**settings, **off})
-    print(f"{name}: {with_it:.2f}; with {off}: {without:.2f}; threshold {THRESHOLD:.2f}")
+    with_it = earned(name, **settings)
+    print(f"{name}: {with_it:.2f}; threshold {THRESHOLD:.2f}")
     assert with_it > THRESHOLD
-    assert without < THRESHOLD
+    for off in (idea, {"discount": 0.0}):  # and both: values come back through the bootstrap
+        without = earned(name, **{**settings, **off})
+        print(f"with {off}: {without:.2f}")
+        assert without < THRESHOLD
 
 
 def test_cloning_ends_where_it_provably_must() -> None:

@@ -228,7 +228,7 @@ MUTANTS: list[Mutant] = [
     ("iql", "iql", ("return -(weights", "return (weights")),
     ("iql", "iql", ("target_values - self.values(", "self.values(")),
     ("iql", "iql", ("advantages = target_values - values", "advantages = values - target_values")),
-    ("iql", "iql", ("- log_std - 0.5", "+ log_std - 0.5")),
+    ("iql", "sampled", ("- log_std - 0.5", "+ log_std - 0.5")),
     ("iql", "common", ("difference < 0", "difference > 0")),
     # detach and stop-gradients
     ("td3_bc", "td3_bc", ("values.detach().abs()", "values.abs()")),
@@ -269,7 +269,7 @@ MUTANTS: list[Mutant] = [
     ("td3_bc", "td3_bc", (".mean(2).sum(1), values", ".mean(2).mean(1), values")),
     ("td3_bc", "td3_bc", ("square().mean((1, 2))", "square().sum(2).mean(1)")),
     ("iql", "iql", ("self.config.temperature * advantages", "advantages")),
-    ("iql", "iql", ("-0.5 * standardized", "-standardized")),
+    ("iql", "sampled", ("-0.5 * standardized", "-standardized")),
     ("iql", "iql", (".mean(2).sum(1)", ".mean(2).mean(1)")),
     ("iql", "common", ("1.0 - expectile, expectile)", "1.0 - expectile, 1.0)")),
     # clips

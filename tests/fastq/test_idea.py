@@ -12,7 +12,7 @@ from baselines.common import Noise
 from baselines.contract import Phase, Spec
 from baselines.registry import Registry
 
-SEEDS, ROWS, UPDATES = (0, 1, 2), 2000, 300
+SEEDS, ROWS, UPDATES = (0, 1, 2), 2000, 200
 # A perfect clone is 1 off in region B, where the other policy's action is right, and earns 1/3.
 CLONE, OPTIMUM = 1 / 3, 1.0
 THRESHOLD = 0.7

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -28,6 +33,53 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch, data_cache: Path) -> None:
     monkeypatch.setenv("FASTQ_BENCH_CACHE", str(data_cache))
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Starts ``python -m MODULE`` as a fork (``forks.py``) instead of a process with imports."""
+    script, path = Path(__file__).with_name("forks.py"), tmp_path_factory.mktemp("forks") / "socket"
+    server = subprocess.Popen(
+        [sys.executable, str(script), "serve", str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+
+    def start(command: list[str], **named: Any) -> Any:
+        assert command[:2] == [sys.executable, "-m"]
+        client = [sys.executable, "-I", "-S", str(script), str(path), *command[2:]]
+        return subprocess.Popen(client, **named)
+
+    assert server.stdout is not None and server.stdin is not None
+    assert server.stdout.readline() == b"ready\n"
+    yield start
+    server.stdin.close()
+    server.wait()
+    server.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def hasten(forked: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Makes a run start at once: its workers are forks, and nothing is measured for its estimate.
+
+    The runs of ``finished`` and those in processes of their own go the whole way.
+    """
+    from suites.estimate import Estimate
+
+    def patch_all(patch: pytest.MonkeyPatch) -> None:
+        stand_in = SimpleNamespace(Popen=forked, PIPE=subprocess.PIPE)
+        patch.setattr("suites.launch.subprocess", stand_in)
+        patch.setattr("suites.cli.estimate", lambda jobs, source: [Estimate()] * len(jobs))
+        patch.setattr("suites.cli.Refresher.refresh", lambda self: None)
+
+    return patch_all
+
+
+@pytest.fixture
+def hastened(hasten: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of one test start at once."""
+    hasten(monkeypatch)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ import pytest
 from results.record import RECORD_FILE, Record, read_episodes, read_record, scan
 from suites import cli
 from suites.cli import main
-from suites.estimate import Estimate
 from suites.job import read_state
 
 HERE = Path(__file__).parent
@@ -65,10 +64,9 @@ cli.Refresher.refresh = lambda self: None
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "estimate", lambda jobs, source: [Estimate()] * len(jobs))
+def _bare(monkeypatch: pytest.MonkeyPatch, hastened: None) -> None:
+    """Runs in this process. Those of :class:`Run` have real workers, and end in the rudest ways."""
     monkeypatch.setattr(cli, "report", lambda *arguments, **named: cli.OK)
-    monkeypatch.setattr(cli.Refresher, "refresh", lambda self: None)
 
 
 def text_of(updates: int) -> str:
@@ -142,7 +140,7 @@ def checkpoints(out: Path) -> list[Path]:
 def test_a_worker_killed_for_memory_is_continued_by_the_same_command(
     suite: Callable[[int], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*suite(4000), "--checkpoint-seconds", "0.05"]
+    command = [*suite(2500), "--checkpoint-seconds", "0.05"]
 
     def kill() -> None:
         wait_for(lambda: checkpoints(tmp_path / "runs"))
@@ -186,8 +184,8 @@ def test_a_silent_worker_is_ended_and_its_cell_tried_again(
     assert main(command) == 0  # so that only the sleeper's patience is tried
     command[-1] = "bc,sleepy"
     monkeypatch.setenv("SLEEPY", "1")
-    assert main([*command, "--patience", "15"]) == 1
-    assert "gave no sign of life for 15 s and was ended" in capsys.readouterr().out
+    assert main([*command, "--patience", "2"]) == 1
+    assert "gave no sign of life for 2 s and was ended" in capsys.readouterr().out
     monkeypatch.delenv("SLEEPY")
     assert main(command) == 0
     records = [r for _, r in scan(tmp_path / "runs") if isinstance(r, Record)]
@@ -257,7 +255,7 @@ def test_no_room_for_a_checkpoint_does_not_stop_training(
 def test_two_runs_in_one_folder_share_the_work(
     suite: Callable[[int], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*suite(1500), "--seeds", "3"]
+    command = [*suite(600), "--seeds", "3"]
     codes: list[int] = []
     # Locks belong to the worker processes, so two threads are as strange to each other as two runs.
     runs = [threading.Thread(target=lambda: codes.append(main(command))) for _ in range(2)]
@@ -275,7 +273,7 @@ def test_two_runs_in_one_folder_share_the_work(
 def test_one_run_takes_over_when_the_other_is_killed(
     suite: Callable[[int], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*suite(8000), "--checkpoint-seconds", "0.05"]
+    command = [*suite(4000), "--checkpoint-seconds", "0.05"]
     first = Run(*command)
     wait_for(lambda: checkpoints(tmp_path / "runs"))
 
@@ -298,7 +296,7 @@ def test_one_run_takes_over_when_the_other_is_killed(
 def test_a_run_ended_by_a_scheduler_goes_on(
     suite: Callable[[int], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*suite(4000), "--checkpoint-seconds", "0.05"]
+    command = [*suite(2500), "--checkpoint-seconds", "0.05"]
     run = Run(*command)
     wait_for(lambda: checkpoints(tmp_path / "runs"))
     run.process.terminate()

@@ -93,7 +93,7 @@ def test_labels_with_settings(tmp_path: Path) -> None:
         ("tasks: [hopper-medium]\nagents: {'../x': {agent: bc}}", ["label", "../x"]),
         (
             "tasks: [hopper-medium]\nagents: {bc: {phases: [{name: online, source: replay}]}}",
-            ["phases[0]", "only source"],
+            ["phases[0]", "without environment steps"],
         ),
         (
             "tasks: [hopper-medium]\nagents: {bc: {phases: [{name: a, updates: 2.0}]}}",
@@ -157,6 +157,7 @@ def test_command_line_mistakes(
     assert not list(tmp_path.iterdir())  # nothing was begun
 
 
+@pytest.mark.usefixtures("hastened")
 def test_unwritable_output_is_one_sentence(
     manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +91,18 @@ def hopper_logs(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> Path:
+def ran(
+    tmp_path_factory: pytest.TempPathFactory,
+    data_cache: Path,
+    hasten: Callable[[pytest.MonkeyPatch], None],
+) -> Path:
     """Logs without a simulator, and with one whose returns have no scale, trained with bc."""
     folder = tmp_path_factory.mktemp("own")
     tasks = [save(folder / "plant.npz", logs(30)), save(folder / "robot.h5", hopper_logs())]
     suite = write_suite(folder, tasks)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTQ_BENCH_CACHE", str(data_cache))
-        patch.setattr("suites.cli.Refresher.refresh", lambda _: None)
+        hasten(patch)
         assert main([str(suite), "--out", str(folder / "runs"), "--jobs", "2"]) == 0
     return folder
 
@@ -226,17 +231,19 @@ def test_integer_actions_with_logged_probabilities_give_an_estimate(
     runs = tmp_path / "runs"
     made = make_plan(Options(str(suite), out=runs, seeds=1, plugins=[str(plugin)], device="cpu"))
     assert "modal" in [row.label for row in made.rows]
-    said = " ".join(made.warnings)
-    assert "bc is left out: this agent needs a bounded one-dimensional Box" in said
+    assert "bc" in [row.label for row in made.rows]  # it clones integers too
     (job,) = (job for job in made.jobs() if job.agent["label"] == "modal")
     train(job, lambda *_: None, lambda _: None)
     (run,) = collect(runs).finished
-    assert run.record.final["ope_return"] == pytest.approx(2.0)  # of every episode of its own
+    final = run.record.final  # of every episode of its own 2, but for the softening
+    assert final["ope_return"] == pytest.approx(2.0, abs=0.05)
     assert 0 < run.record.final["ope_effective_episodes"] <= 5
     found = section([run])
     assert found is not None
-    assert found.heads == ["action error", "estimated return", "effective episodes", "losses"]
-    assert float(found.rows[0][3][1][0]) == 2.0
+    assert found.heads == [
+        *("action error", "estimated return", "effective episodes", "interval", "losses")
+    ]
+    assert float(found.rows[0][3][1][0]) == pytest.approx(2.0, abs=0.05)
 
 
 def plan_of(folder: Path, data: dict[str, Any], **options: Any) -> Any:
@@ -297,7 +304,7 @@ def test_a_suite_s_agents_on_own_data(tmp_path: Path) -> None:
         (
             {"actions": np.stack([np.arange(20) % 4] * 2, 1)},
             {},
-            r'agent "bc" on logs: .* not MultiDiscrete\(\[4 4\]\)',
+            r'agent "td3_bc" on logs: .* not MultiDiscrete\(\[4 4\]\)',
         ),
         ({}, {"dataset_seeds": 2}, "logs.npz: recorded data has one draw"),
         ({"rewards": None}, {}, "logs.npz: rewards is missing"),

@@ -28,11 +28,6 @@ PARTS = [f"fastq_{name}" for name in ("no_balance", "no_exploration", "neither")
 TASKS = [f"regions-overlap-{percent}" for percent in (0, 25, 50, 100)]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FASTQ_BENCH_CACHE", str(tmp_path))
-
-
 def made(task: str, size: int = 20_000, seed: int = 0) -> Dataset:
     return store.load(local.ensure(task, size, seed), verify=True)
 

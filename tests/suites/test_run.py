@@ -16,6 +16,8 @@ from results.record import Record, normalized_score, read_episodes, read_record,
 from suites import load_policy, load_results
 from suites.cli import main
 
+pytestmark = pytest.mark.usefixtures("hastened")  # all but ``finished``, which is the real thing
+
 FAULTS = """
 import os
 from baselines.bc import BC
@@ -208,14 +210,14 @@ def test_interrupting_keeps_what_is_finished(finished: Path, tmp_path: Path) -> 
     (tmp_path / "long.yaml").write_text(text)
     command = [sys.executable, "-m", "suites.run", str(tmp_path / "long.yaml"), "--out", str(out)]
     process = subprocess.Popen(
-        [*command, "--jobs", "1", "--tasks", "hopper-random"],
+        [*command, "--jobs", "1", "--tasks", "hopper-random", "--agents", "bc"],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
         # A test run in the background of a shell ignores SIGINT, and its children would, too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if len(list(out.glob("cells/*/*/*/*/record.json"))) == 2:  # the two references
             break

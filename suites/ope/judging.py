@@ -1,14 +1,15 @@
-"""What logged data alone can say of a policy, where no simulator can.
+"""What held-out episodes say of a policy, with a simulator or without.
 
-Nothing here is a return that was earned. On held-out episodes:
+Nothing here is a return that was earned.
 
 * the *action error*, how far the policy's actions are from the logged ones: root mean square in
   units of half the width of the action box, or for integer actions the fraction that differs. It
   says how well behaviour was cloned, not how good the policy is.
-* for integer actions whose probabilities were logged: the return that weighted importance sampling
-  (Precup, Sutton & Singh 2000) gives the policy, with the effective number of episodes (Kong 1992)
-  behind it. It needs the policy's own probabilities. The agent contract has none, so this is done
-  for policies that always choose one action; others go through :func:`estimate_return`.
+* for integer actions: an off-policy estimate of the return with its interval and the effective
+  number of episodes behind it (:mod:`suites.ope.estimators`), by the logged probabilities of the
+  actions, or by estimated ones where they were not logged. It needs the policy's own
+  probabilities. The agent contract has none, so this is done for policies that always choose one
+  action.
 
 A deterministic policy in a box of actions has no density, so there no importance weights exist.
 """
@@ -16,7 +17,6 @@ A deterministic policy in a box of actions has no density, so there no importanc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,58 +27,27 @@ from baselines.contract import Agent, Memory, Spec, Step
 from suites.datasets.store import Dataset
 from suites.datasets.transforms import Transform
 from suites.evaluate import check_actions
+from suites.ope.behaviour import behaviour_log_probs
+from suites.ope.estimators import Settings, estimate, soft_log_ratios
 from suites.spaces import is_integer
 
-EPISODES = 64  # judged at most
+EPISODES = 64  # judged at most, by their action error alone
+ESTIMATE_EPISODES = 4000  # where an estimate applies
+ROWS = 128_000  # of all of these at most, but for the first 64
 STEPS = 2000  # of each at most
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An off-policy estimate of a policy's return.
-
-    Attributes:
-        value: raw return per episode; NaN where no logged episode could be the policy's.
-        effective_episodes: (sum of weights)^2 / (sum of squared weights): as many episodes of the
-            policy's own would carry as much information. Below a few, the value says nothing.
-        episodes: logged episodes behind it.
-    """
-
-    value: float
-    effective_episodes: float
-    episodes: int
-
-
-def estimate_return(returns: npt.ArrayLike, log_ratios: npt.ArrayLike) -> Estimate:
-    """Weighted importance sampling over whole episodes.
-
-    Args:
-        returns: ``[E]`` of logged episodes.
-        log_ratios: ``[E]``, the sum over an episode of log pi(a | s) - log b(a | s), for the judged
-            policy pi and the behaviour policy b; -inf where pi would never have acted so.
-
-    Raises:
-        ValueError: if the shapes differ, or a ratio is NaN or +inf.
-    """
-    values, ratios = np.asarray(returns, np.float64), np.asarray(log_ratios, np.float64)
-    if values.shape != ratios.shape or values.ndim != 1:
-        raise ValueError(f"returns {values.shape} and log_ratios {ratios.shape} must both be [E]")
-    if np.isnan(ratios).any() or (ratios == np.inf).any():
-        raise ValueError(
-            "a log ratio is NaN or +inf; behaviour must have a chance to act as it did"
-        )
-    largest = ratios.max(initial=-np.inf)
-    if largest == -np.inf:
-        return Estimate(np.nan, 0.0, len(values))
-    weights = np.exp(ratios - largest)  # the factor cancels
-    effective = weights.sum() ** 2 / np.square(weights).sum()
-    return Estimate(float(weights @ values / weights.sum()), float(effective), len(values))
+Ints = npt.NDArray[np.int64]
 
 
 def judge(
-    agent: Agent, spec: Spec, transform: Transform, held_out: Dataset, seeds: Sequence[int]
+    agent: Agent,
+    spec: Spec,
+    transform: Transform,
+    held_out: Dataset,
+    seeds: Sequence[int],
+    training: Dataset | None = None,
+    settings: Settings | None = None,
 ) -> list[dict[str, float]]:
     """What held-out episodes say of every seed's policy.
 
@@ -89,24 +58,27 @@ def judge(
         agent: the policies.
         spec: spaces, device and floating-point type.
         transform: of observations and rewards, as in training.
-        held_out: whole episodes that training did not see.
+        held_out: whole episodes that training did not see; the last one may be unfinished.
         seeds: training seeds, S.
+        training: what the behaviour is estimated from where its probabilities were not logged;
+            None for no estimate there.
+        settings: of the estimate; None for the defaults.
 
     Returns:
         By seed: ``action_error``, ``held_out_episodes``, ``held_out_steps``, and where it can be
-        estimated ``ope_return`` (absent where no episode carries weight) with
-        ``ope_effective_episodes``.
+        estimated ``ope_return`` (absent where no episode carries weight) with its interval
+        ``ope_low`` and ``ope_high`` (absent where there is none), ``ope_effective_episodes``,
+        ``ope_clipped`` (share of weights that were cut), and ``ope_behaviour_estimated`` (1 or 0).
 
     Raises:
         PolicyError: if the agent acts against the contract.
     """
-    starts = held_out.episode_starts
-    lengths = np.minimum(np.diff(np.append(starts, len(held_out.table))), STEPS)[:EPISODES]
-    starts = starts[: len(lengths)]
+    settings = settings or Settings()
+    estimated = is_integer(spec.action_space)
+    starts, lengths = _episodes(held_out, estimated)
+    rows = np.concatenate([np.arange(a, a + n) for a, n in zip(starts, lengths, strict=True)])
     chosen = _act(agent, spec, transform, held_out, seeds, starts, lengths, number=0)
-    logged = np.concatenate(
-        [held_out.column("actions")[a : a + n] for a, n in zip(starts, lengths, strict=True)]
-    ).astype(np.float64)
+    logged = held_out.column("actions")[rows].astype(np.float64)
     found = [
         {
             "action_error": _error(spec, actions, logged),
@@ -115,22 +87,44 @@ def judge(
         }
         for actions in chosen
     ]
-    if not is_integer(spec.action_space) or "action_log_probs" not in held_out.fields:
+    if not estimated:
+        return found
+    behaviour = behaviour_log_probs(held_out, rows, training, spec.action_space, settings)
+    if behaviour is None:
         return found
     again = _act(agent, spec, transform, held_out, seeds, starts, lengths, number=1)
-    rows = np.concatenate([np.arange(a, a + n) for a, n in zip(starts, lengths, strict=True)])
-    firsts = np.cumsum(lengths) - lengths
-    returns = np.add.reduceat(held_out.column("rewards")[rows].astype(np.float64), firsts)
-    behaviour = held_out.column("action_log_probs")[rows].astype(np.float64)
+    rewards = held_out.column("rewards")[rows].astype(np.float64)
     for i, result in enumerate(found):
         if not np.array_equal(chosen[i], again[i]):
             continue  # it draws its actions, and nobody knows how likely they were
-        own = np.where((chosen[i] == logged).all(1), 0.0, -np.inf)
-        estimate = estimate_return(returns, np.add.reduceat(own - behaviour, firsts))
-        result["ope_effective_episodes"] = estimate.effective_episodes
-        if np.isfinite(estimate.value):
-            result["ope_return"] = estimate.value
+        own = (chosen[i] == logged).all(1)
+        ratios = soft_log_ratios(own, behaviour.log_probs, settings.soften)
+        made = estimate(rewards, ratios, np.cumsum(lengths) - lengths, settings)
+        result["ope_effective_episodes"] = made.effective_episodes
+        result["ope_clipped"] = made.clipped
+        result["ope_behaviour_estimated"] = float(behaviour.estimated)
+        ends = {"ope_return": made.value, "ope_low": made.low, "ope_high": made.high}
+        result |= {name: value for name, value in ends.items() if np.isfinite(value)}
     return found
+
+
+def _episodes(held_out: Dataset, estimated: bool) -> tuple[Ints, Ints]:
+    """First rows and lengths of the episodes to be judged.
+
+    An estimate needs whole episodes: the last, if the table's end cut it, is left out.
+    """
+    starts = held_out.episode_starts
+    lengths = np.diff(np.append(starts, len(held_out.table)))
+    if not estimated:
+        return starts[:EPISODES], np.minimum(lengths, STEPS)[:EPISODES]
+    ended = held_out.column("terminations")[-1] > 0
+    horizon = held_out.card.get("horizon")
+    if len(starts) > 1 and not ended and horizon and lengths[-1] < horizon:
+        starts, lengths = starts[:-1], lengths[:-1]
+    lengths = np.minimum(lengths, STEPS)
+    count = int(np.searchsorted(np.cumsum(lengths), ROWS, side="right"))
+    count = max(min(count, ESTIMATE_EPISODES), min(EPISODES, len(starts)))
+    return starts[:count], lengths[:count]
 
 
 def _error(spec: Spec, chosen: Floats, logged: Floats) -> float:
