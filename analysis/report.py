@@ -8,25 +8,20 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis import efficiency, estimates, phases, studies, sweeps, tables
+from analysis import figures as figures_of
 from analysis.binning import binning_notes
 from analysis.comparison import (
     ALL_TASKS,
-    Agent,
     AggregateRow,
-    Comparison,
     IncompleteMatrixError,
-    Pair,
     aggregate_rows,
     compare,
     pairs,
-    profiles,
-    scored_tasks,
 )
 from analysis.details import provenance, run_details, run_id
 from analysis.frame import (
@@ -41,14 +36,13 @@ from analysis.frame import (
 from analysis.page import numbered, page_environment
 from analysis.published import published
 from analysis.stats import AGGREGATES, MINIMUM_RUNS_FOR_CLAIMS, coverage
-from analysis.tuning import TunedCurve, tuned_curves
+from analysis.tuning import tuned_curves
 from analysis.unsimulated import section, section_markdown
 from results.record import PLAN_FILE, Episodes, Plan, RecordError, read_plan, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.plots import Drawing
 
 INDEX_FILE = "index.html"
 
@@ -89,21 +83,23 @@ def build(
     notes = (comparison.notes if comparison else []) + foreign_notes
 
     tuned, tuned_notes = tuned_curves(plan, runs)
-    figures = _figures(plan, runs, results.curves, table.agents, comparison, rows, compared, tuned)
+    figures = figures_of.score_figures(
+        plan, runs, results.curves, table.agents, comparison, rows, compared, tuned
+    )
     studied = studies.find(results.finished)
-    figures += _study_figures(plan, studied, table.agents)
+    figures += figures_of.study_figures(plan, studied, table.agents)
     efficient = efficiency.find(results.finished)
-    figures += _efficiency_figures(plan, efficient, table.agents)
+    figures += figures_of.efficiency_figures(plan, efficient, table.agents)
     efficient_section = efficiency.section(plan, results.runs, efficient, allow_missing)
     continued = phases.find(results.finished)
-    figures += _phase_figures(plan, continued, table.agents)
+    figures += figures_of.phase_figures(plan, continued, table.agents)
     continued_section = phases.section(continued)
     swept = sweeps.find(results.finished, results.runs)
-    figures += _sweep_figures(plan, swept)
+    figures += figures_of.sweep_figures(plan, swept)
     estimated = estimates.find(results.finished)
-    figures += _estimate_figures(plan, estimated, table.agents)
+    figures += figures_of.estimate_figures(plan, estimated, table.agents)
     estimated_section = estimates.section(estimated)
-    _write_figures(plan_folder / "figures", figures)
+    figures_of.write_figures(plan_folder / "figures", figures)
     caveats = "".join(f"- {caveat}\n" for caveat in plan.caveats)
     markdown = tables.task_markdown(table)
     unsimulated = section(results.finished)
@@ -202,187 +198,6 @@ def _run_rows(results: Results, runs: pd.DataFrame, out: Path) -> list[dict[str,
         row = dict.fromkeys(runs.columns, math.nan) | key if run.failed else next(finished)
         listed.append(row | {"id": run_id(run, out), "ended": run.ended, "failed": run.failed})
     return listed + [row | {"id": "", "ended": "elsewhere", "failed": False} for row in finished]
-
-
-@dataclass(frozen=True)
-class _Figure:
-    """A figure with its place on the page, and the tasks it is about (none: all of them)."""
-
-    name: str
-    section: str
-    caption: str
-    drawing: Drawing
-    tasks: Sequence[str] = ()
-
-    @property
-    def inline(self) -> str:
-        return self.drawing.inline(self.name, self.caption)
-
-
-def _figures(
-    plan: Plan,
-    runs: pd.DataFrame,
-    curves: pd.DataFrame,
-    agents: list[Agent],
-    comparison: Comparison | None,
-    rows: list[AggregateRow],
-    compared: list[Pair],
-    tuned: list[TunedCurve],
-) -> list[_Figure]:
-    from analysis import plots, plots_tuned
-
-    look = plots.looks(agents)
-    figures: list[_Figure] = []
-
-    def add(name: str, section: str, caption: str, figure: Any, tasks: Sequence[str] = ()) -> None:
-        drawing = plots.draw(figure, name, plan.watermark)
-        figures.append(_Figure(name, section, caption, drawing, tasks))
-
-    if comparison:
-        overall = [row for row in rows if row.group == ALL_TASKS]
-        count = len(comparison.tasks)
-        add(
-            "aggregates",
-            "aggregates",
-            f"Aggregates over {count} task{'s' * (count != 1)}. ↓ lower is better.",
-            plots.aggregate_intervals(overall, look),
-        )
-        taus, profile = profiles(comparison)
-        add(
-            "profiles",
-            "profiles",
-            "Fraction of runs that score above a threshold, over all tasks. The higher curve is "
-            "ahead; bands are pointwise intervals over runs.",
-            plots.performance_profiles(taus, profile, look),
-        )
-        if compared:
-            add(
-                "improvement",
-                "improvement",
-                "Probability of improvement, averaged over tasks. Dashed: no difference.",
-                plots.improvement_intervals(compared, look),
-            )
-    if tuned:
-        figure = plots_tuned.expected_performance(tuned, look)
-        add("tuned", "tuned", plots_tuned.CAPTION, figure)
-    runs, curves = (frame[frame["score"].notna()] for frame in (runs, curves))
-    yardsticks = runs[runs["reference"].astype(bool)].groupby(["task", "agent"])["score"].mean()
-    for environment in dict.fromkeys(str(task["environment"]) for task in plan.tasks):
-        begun = set(curves.loc[curves["environment"] == environment, "task"])
-        tasks = [str(task["id"]) for task in plan.tasks if task["id"] in begun]
-        if tasks:
-            add(
-                f"curves-{_slug(environment)}",
-                "curves",
-                f"{environment}: score over gradient updates, mean and one standard deviation over "
-                "runs.",
-                plots.learning_curves(tasks, curves, dict(yardsticks), look),
-                tasks,
-            )
-    trained = runs[runs["core_seconds"] > 0]
-    if len(trained):
-        add(
-            "cost",
-            "cost",
-            "Score against training time. Small points: tasks; large points: mean over all tasks "
-            "with data, for agents that have a run on each; hollow: shrunk by the budget.",
-            plots.score_against_cost(
-                trained,
-                scored_tasks(plan),
-                [agent.label for agent in agents if agent.kind == "shrunk"],
-                look,
-            ),
-        )
-    return figures
-
-
-def _study_figures(
-    plan: Plan, studied: Mapping[str, list[studies.Finding]], agents: list[Agent]
-) -> list[_Figure]:
-    from analysis import plots, plots_studies
-
-    look = plots.looks(agents)
-    return [
-        _Figure(
-            made.name,
-            f"study-{study}",
-            made.caption,
-            plots.draw(made.figure, made.name, plan.watermark),
-            made.tasks,
-        )
-        for study, findings in studied.items()
-        for made in plots_studies.study_figures(study, findings, look)
-    ]
-
-
-def _efficiency_figures(
-    plan: Plan, cells: Sequence[efficiency.Cell], agents: list[Agent]
-) -> list[_Figure]:
-    from analysis import plots, plots_efficiency
-
-    if not cells:
-        return []
-    look, section = plots.looks(agents), f"study-{efficiency.STUDY}"
-    made = [
-        ("efficiency", plots_efficiency.CURVES_CAPTION, plots_efficiency.efficiency_curves),
-        ("growth", plots_efficiency.growth_caption(cells), plots_efficiency.efficiency_growth),
-    ]
-    drawn = [(name, caption, draw(cells, look)) for name, caption, draw in made]
-    return [
-        _Figure(name, section, caption, plots.draw(figure, name, plan.watermark))
-        for name, caption, figure in drawn
-        if figure is not None
-    ]
-
-
-def _phase_figures(plan: Plan, cells: Sequence[phases.Cell], agents: list[Agent]) -> list[_Figure]:
-    from analysis import plots, plots_phases
-
-    if not cells:
-        return []
-    drawn = plots_phases.online_curves(cells, plots.looks(agents))
-    drawing = plots.draw(drawn, phases.STUDY, plan.watermark)
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
-    return [_Figure(phases.STUDY, f"study-{phases.STUDY}", plots_phases.CAPTION, drawing, tasks)]
-
-
-def _sweep_figures(plan: Plan, swept: Sequence[sweeps.Sweep]) -> list[_Figure]:
-    from analysis import plots, plots_sweeps
-
-    if not swept:
-        return []
-    drawing = plots.draw(plots_sweeps.sweep_panels(swept), sweeps.STUDY, plan.watermark)
-    return [_Figure(sweeps.STUDY, f"study-{sweeps.STUDY}", plots_sweeps.CAPTION, drawing)]
-
-
-def _estimate_figures(
-    plan: Plan, cells: Mapping[tuple[str, str], list[Run]], agents: list[Agent]
-) -> list[_Figure]:
-    from analysis import plots
-
-    drawn = estimates.figure(cells, plots.looks(agents))
-    if drawn is None:
-        return []
-    name = estimates.STUDY
-    drawing = plots.draw(drawn, name, plan.watermark)
-    tasks = list(dict.fromkeys(task for task, _ in cells))
-    return [_Figure(name, f"study-{name}", estimates.CAPTION, drawing, tasks)]
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
-
-
-def _write_figures(folder: Path, figures: Iterable[_Figure]) -> None:
-    """Writes every figure and removes those of an earlier build that have no successor."""
-    written = set()
-    for figure in figures:
-        for suffix, content in ((".png", figure.drawing.png), (".svg", figure.drawing.svg)):
-            write_atomically(folder / (figure.name + suffix), content)
-            written.add(figure.name + suffix)
-    for path in folder.glob("*.*"):
-        if path.suffix in (".png", ".svg") and path.name not in written:
-            path.unlink()
 
 
 def _progress(plan: Plan, results: Results) -> dict[str, int]:

@@ -160,7 +160,7 @@ def test_sizes_need_two_tasks_that_every_agent_has() -> None:
 
 
 def test_the_report_tells_of_efficiency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.report._figures", lambda *rest: [])  # the others take long
+    monkeypatch.setattr("analysis.figures.score_figures", lambda *rest: [])  # the others take long
     folder = written(tmp_path)
     page = build(folder, tmp_path)
     text = page.read_text("utf-8")
