@@ -11,7 +11,8 @@ primes for targets, H the Huber loss, and A_k(s) factored BCQ's candidates:
     L      = E H(F - y) + projected_weight 1/K sum_k E H(Q_k(s, a_k) - y_k)
 
 The model learns from B first, with losses and an optimiser of its own. Without augmentation only
-the first term of L is left, which with the mean for F is factored BCQ.
+the first term of L is left, which with the mean for F is factored BCQ. That term, masks and the
+behaviour's loss are in :mod:`baselines.constrained`.
 """
 
 from __future__ import annotations
@@ -19,24 +20,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from baselines.bcq import pick
 from baselines.common import Noise, Parameters
 from baselines.config import check_ranges
+from baselines.constrained import BatchConstrained, ConstrainedConfig, pick
 from baselines.contract import Batch, Metrics, Spec
 from baselines.factor_model import FactorModel, Synthetic, marginal_batches
 from baselines.factored import Mixer, MixerKind
-from baselines.factored_bcq import FactoredBCQ, FactoredBCQConfig
 
 
 @dataclass(frozen=True)
-class ADBCQConfig(FactoredBCQConfig):
-    """BCQ's settings, and those of the idea; the paper's were not obtained, so all are ours."""
+class ADBCQConfig(ConstrainedConfig):
+    """The family's settings, and the idea's; the paper's were not obtained, so all are ours."""
 
     mixer: MixerKind = "average"  # F; the paper finds the simpler ones at least as good
     mixer_hidden: int = 32  # rectifiers of the mixers relu and two_layer
@@ -60,15 +60,14 @@ class ADBCQConfig(FactoredBCQConfig):
         )
 
 
-class ADBCQ(FactoredBCQ):
+class ADBCQ(BatchConstrained):
     """AD-BCQ."""
 
-    config: ADBCQConfig
     Config: ClassVar = ADBCQConfig
     version: ClassVar[int] = 1
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        **FactoredBCQ.presets,
-        "check": {**FactoredBCQ.presets["check"], "model_hidden": (16, 16)},
+    presets: ClassVar = {
+        **BatchConstrained.presets,
+        "check": {**BatchConstrained.presets["check"], "model_hidden": (16, 16)},
     }
 
     def __init__(self, spec: Spec, config: ADBCQConfig, seeds: Sequence[int]) -> None:
@@ -95,13 +94,12 @@ class ADBCQ(FactoredBCQ):
         self.mixer = Mixer(self.config.mixer, self.factors.count, self.config.mixer_hidden)
         return {**self.critic_net.init(init), **self.mixer.init(init)}
 
-    def joined(self, critic: Parameters, outputs: Tensor, choices: Tensor) -> Tensor:
+    def joined(self, critic: Parameters, values: Tensor) -> Tensor:
         """F(Q_1(s, a_1), ..., Q_K(s, a_K)) ``[S, B]``."""
-        return self.mixer(critic, self.factors.chosen(outputs, choices))
+        return self.mixer(critic, values)
 
-    def best(self, outputs: Tensor, allowed: Tensor) -> Tensor:
+    def best(self, values: Tensor) -> Tensor:
         """The candidates ``[S, B, K]`` of the largest F."""
-        values = self.factors.split(outputs).masked_fill(~allowed, -math.inf)
         return self.mixer.best(self.critic, values)
 
     def made(self, batch: Batch, choices: Tensor) -> Batch:
@@ -127,29 +125,19 @@ class ADBCQ(FactoredBCQ):
         return targets
 
     def critic_losses(
-        self, batch: Batch, choices: Tensor, targets: Tensor
+        self, batch: Batch, choices: Tensor, values: Tensor, targets: Tensor
     ) -> tuple[Tensor, Metrics]:
         """L ``[S]`` and what there is to report; trains the model first."""
-        c = self.config
-        metrics: Metrics = {}
-        outputs = self.critic_net(self.critic, batch["observations"])
-        values = self.joined(self.critic, outputs, choices)
-        losses = critic_losses = smooth_l1_loss(values, targets, reduction="none").mean(1)
-        if c.augmentation:
-            if self.model is not None:
-                metrics = self.model.update(batch, choices)
-            projected_targets = self.projected_targets(self.made(batch, choices))
-            some = slice(None), slice(self.rows)
-            own_values = self.factors.chosen(outputs[some], choices[some])
-            projected = smooth_l1_loss(own_values, projected_targets, reduction="none").mean((1, 2))
-            weight = c.projected_weight if self.updates >= self.warmup else 0.0
-            losses = losses + weight * projected
-            metrics = {**metrics, "projected_loss": projected.detach()}
-        return losses, {
-            "critic_loss": critic_losses.detach(),
-            "q_mean": values.detach().mean(1),
-            **metrics,
-        }
+        losses, metrics = super().critic_losses(batch, choices, values, targets)
+        if not self.config.augmentation:
+            return losses, metrics
+        if self.model is not None:
+            metrics |= self.model.update(batch, choices)
+        projected_targets = self.projected_targets(self.made(batch, choices))
+        own_values = values[:, : self.rows]
+        projected = smooth_l1_loss(own_values, projected_targets, reduction="none").mean((1, 2))
+        weight = self.config.projected_weight if self.updates >= self.warmup else 0.0
+        return losses + weight * projected, {**metrics, "projected_loss": projected.detach()}
 
     def behaviour_losses(self, logits: Tensor, choices: Tensor) -> tuple[Tensor, Metrics]:
         losses, metrics = super().behaviour_losses(logits, choices)

@@ -240,6 +240,7 @@ class Patients:
 
     def __init__(self, count: int, crises: bool = False, show_crisis: bool = False) -> None:
         self.crises, self.show_crisis = crises, show_crisis
+        _cumulative(crises)  # now, so that no step takes as long as making the tables
         self.diabetes, self.vitals, self.treatments, self.crisis = np.zeros((4, count), np.int64)
 
     def begin(self, where: npt.NDArray[Any], draws: Floats) -> None:

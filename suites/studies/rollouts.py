@@ -146,10 +146,10 @@ class Rollouts(Evaluator):
         noise: Noise,
     ) -> Step:
         return {
-            "observations": self._stack(self.transform.observations(observations)),
-            "rewards": self._stack(rewards * self.transform.reward_scale),
-            "first": self._stack(np.full(len(active), first)),
-            "active": self._stack(active),
+            "observations": self._tensor(self.transform.observations(observations)),
+            "rewards": self._tensor(rewards * self.transform.reward_scale),
+            "first": self._tensor(np.full(len(active), first)),
+            "active": self._tensor(active),
             "noise": noise,
         }
 

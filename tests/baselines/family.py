@@ -1,4 +1,4 @@
-"""Mutants of the agents for factored actions, which are built on one another."""
+"""Mutants of agents that are built on a brick of their own."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from typing import Any
 
 from oracles import Edit, full_name, rebuild
 
+# Each after what it imports.
 FAMILY = ("factored", "factor_model", "q_learning", "dqn", "decqn", "ad_dqn")
+CONSTRAINED = ("constrained", "bcq", "factored_bcq", "ad_bcq")
 
 
-def load_family(module: str = "factored", edits: Sequence[Edit] = ()) -> dict[str, Any]:
+def load_family(
+    module: str, edits: Sequence[Edit] = (), family: Sequence[str] = FAMILY
+) -> dict[str, Any]:
     """Every name of the family's modules, from copies in which one of them is a mutant.
 
     Args:
         module: which; it and those after it are rebuilt, so that they see the mutant.
         edits: texts to replace in it.
+        family: its modules.
     """
-    later = FAMILY[FAMILY.index(module) :]
-    kept = {full_name(name): importlib.import_module(full_name(name)) for name in FAMILY}
+    later = family[family.index(module) :]
+    kept = {full_name(name): importlib.import_module(full_name(name)) for name in family}
     names: dict[str, Any] = {}
     try:
-        for name in FAMILY:
+        for name in family:
             if name in later:
                 copy = rebuild(name, edits if name == module else ())
                 sys.modules[full_name(name)] = copy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from family import CONSTRAINED, load_family
 from gymnasium import spaces
 from networks import as_vars, joined, network
 from oracles import (
@@ -25,7 +25,6 @@ from oracles import (
     acting_step,
     compare,
     follow,
-    load,
     make_batch,
     make_spec,
     mutant_name,
@@ -34,13 +33,13 @@ from oracles import (
 from tape import Var, gradients, join
 
 from baselines.ad_bcq import ADBCQ, ADBCQConfig
+from baselines.bc import BC
 from baselines.bcq import BCQ, BCQConfig
 from baselines.check import check_actions, check_episodes_are_independent, check_metrics
 from baselines.common import Noise
 from baselines.config import UsageError, build
 from baselines.contract import Batch, Phase, Spec
 from baselines.factored_bcq import FactoredBCQ, FactoredBCQConfig
-from baselines.registry import Registry
 
 CONFIG: dict[str, Any] = {
     "hidden": (6, 5),
@@ -71,6 +70,7 @@ ARMS: dict[str, Arm] = {
     "ad marginal": ("ad_bcq", "integers", {**MODEL, "synthetic": "marginal"}),
     "ad off": ("ad_bcq", "box", {**MODEL, "augmentation": False}),
 }
+AGENTS: dict[str, Any] = {"bcq": BCQ, "factored_bcq": FactoredBCQ, "ad_bcq": ADBCQ, "bc": BC}
 SIZES = {"box": (3, 3), "integers": (3, 2), "effects": (3, 2)}
 NOOP = {"box": (1, 1), "integers": (2, 1), "effects": (2, 1)}
 STARTS = np.array([1, 5])  # of the integers
@@ -343,76 +343,62 @@ def agrees(cls: type[Any], arm: str) -> None:
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_agent_equals_the_numpy_oracle(arm: str) -> None:
-    agrees(load(ARMS[arm][0]), arm)
+    agrees(AGENTS[ARMS[arm][0]], arm)
 
 
-JOINT, FACTORED, AD = "bcq", "factored_bcq", "ad_bcq"
+BRICK, JOINT, FACTORED, AD = CONSTRAINED
 MUTANTS: list[Mutant] = [  # arm of the oracle, module, edits
     # the mask
-    ("joint box", JOINT, ("masked_fill(~allowed", "masked_fill(allowed")),
-    ("joint box", JOINT, ("keepdim=True) >= floor", "keepdim=True) <= floor")),
-    ("joint box", JOINT, ("return math.log(threshold) if", "return threshold if")),
+    ("joint box", BRICK, ("masked_fill(~allowed", "masked_fill(allowed")),
+    ("joint box", BRICK, ("keepdim=True) >= floor", "keepdim=True) <= floor")),
+    ("joint box", BRICK, ("return math.log(threshold) if", "return threshold if")),
     (
         "joint box",
-        JOINT,
+        BRICK,
         ("return math.log(threshold) if threshold > 0 else -1e30", "return -1e30"),
     ),
-    ("factored box", FACTORED, ("masked_fill(~allowed", "masked_fill(allowed")),
-    ("factored box", FACTORED, ("logits - logits.amax(-1, keepdim=True)", "logits")),
-    ("factored box", FACTORED, ("amax(-1, keepdim=True)", "amax((-2, -1), keepdim=True)")),
+    ("factored box", BRICK, ("values.masked_fill(~allowed, -math.inf)", "values")),
+    ("factored box", BRICK, ("logits - logits.amax(-1, keepdim=True)", "logits")),
+    ("factored box", BRICK, ("amax(-1, keepdim=True)", "amax((-2, -1), keepdim=True)")),
+    ("factored integers", BRICK, ("/ self.heads.choices", "/ allowed[0, 0].numel()")),
+    ("ad box", BRICK, ("values.masked_fill(~allowed, -math.inf)", "values")),
     ("ad box", AD, ("values.masked_fill(~allowed, -math.inf).amax", "values.amax")),
-    ("ad box", AD, ("outputs).masked_fill(~allowed, -math.inf)", "outputs)")),
+    # heads and how they make one value
+    ("joint integers", JOINT, ("encode(actions)).uns", "encode(actions).flip(-1)).uns")),
+    ("joint integers", JOINT, ("self.factors.from_joint(", "self.factors.from_joint(1 + ")),
+    ("joint box", JOINT, ("values.squeeze(-1)", "-values.squeeze(-1)")),
+    ("factored box", BRICK, ("values.argmax(-1)", "values.argmin(-1)")),
+    ("factored box", FACTORED, ("values.sum(-1)", "values.mean(-1)")),
+    ("ad integers", AD, ("self.mixer(critic, ", "self.mixer(self.critic, ")),
     # targets
-    ("joint box", JOINT, ("self.critic_net(self.critic_target,", "self.critic_net(self.critic,")),
     (
         "joint box",
-        JOINT,
-        (
-            "values = self.critic_net(self.critic, obs",
-            "values = self.critic_net(self.critic_target, obs",
-        ),
-    ),
-    ("joint box", JOINT, ("polyak(self.critic_target, self.critic, self.config.tau)", "pass")),
-    (
-        "factored box",
-        FACTORED,
+        BRICK,
         ("outputs = self.critic_net(self.critic_target,", "outputs = self.critic_net(self.critic,"),
     ),
     (
         "factored box",
-        FACTORED,
+        BRICK,
         (
-            "self.best(self.critic_net(self.critic, obs",
-            "self.best(self.critic_net(self.critic_target, obs",
+            "values = self.heads.split(self.critic_net(self.critic, obs",
+            "values = self.heads.split(self.critic_net(self.critic_target, obs",
         ),
     ),
-    (
-        "factored box",
-        FACTORED,
-        ("polyak(self.critic_target, self.critic, self.config.tau)", "pass"),
-    ),
+    ("ad integers", BRICK, ("self.joined(self.critic_target, ", "self.joined(self.critic, ")),
+    ("joint box", BRICK, ("polyak(self.critic_target, self.critic, self.config.tau)", "pass")),
     ("ad box", AD, ("own(self.critic_net(self.critic_target,", "own(self.critic_net(self.critic,")),
     # discount and terminations
-    ("joint box", JOINT, ("self.config.discount * continues", "continues")),
-    ("joint box", JOINT, ('1.0 - batch["terminations"]', "1.0")),
-    ("joint box", JOINT, ('1.0 - batch["terminations"]', '1.0 - batch["truncations"]')),
-    ("factored box", FACTORED, ("self.config.discount * continues", "continues")),
-    ("factored box", FACTORED, ('1.0 - batch["terminations"]', '1.0 - batch["truncations"]')),
+    ("joint box", BRICK, ("self.config.discount * continues", "continues")),
+    ("joint box", BRICK, ('1.0 - batch["terminations"]', "1.0")),
+    ("factored box", BRICK, ('1.0 - batch["terminations"]', '1.0 - batch["truncations"]')),
     ("ad box", AD, ("self.config.discount * continues", "continues")),
     ("ad box", AD, ('(1.0 - made["terminations"])', 'torch.ones_like(made["terminations"])')),
     ("ad box", AD, ('made["rewards"].mT +', "")),
     # losses and their coefficients
-    ("joint box", JOINT, ("cloning = -pick", "cloning = pick")),
-    ("joint box", JOINT, ("+ self.config.logit_penalty * logits", "+ logits")),
-    ("joint box", JOINT, ("l2=config.l2", "l2=0.0")),
-    ("factored box", FACTORED, ("cloning = -log_prob", "cloning = log_prob")),
-    (
-        "factored box",
-        FACTORED,
-        ("choices).sum(-1).mean(1)\n        losses", "choices).mean(-1).mean(1)\n        losses"),
-    ),
-    ("factored box", FACTORED, ("self.config.logit_penalty * ", "")),
-    ("factored box", FACTORED, ("outputs, choices).sum(-1)", "outputs, choices).mean(-1)")),
+    ("joint box", BRICK, ("cloning = -self.log_prob", "cloning = self.log_prob")),
+    ("joint box", BRICK, ("+ self.config.logit_penalty * logits", "+ logits")),
+    ("joint box", BRICK, ("l2=config.l2", "l2=0.0")),
+    ("factored box", BRICK, ("choices).sum(-1)", "choices).mean(-1)")),
     ("ad box", AD, ("weight * projected", "projected")),
     ("ad box", AD, ("losses + weight * projected", "losses - weight * projected")),
     ("ad box", AD, ("self.updates >= self.warmup", "True")),
@@ -425,17 +411,16 @@ MUTANTS: list[Mutant] = [  # arm of the oracle, module, edits
         ),
     ),
     # which rows, choices and distances
-    ("ad box", AD, ("outputs[some], choices[some]", "outputs[some].detach(), choices[some]")),
+    ("ad box", AD, ("values[:, : self.rows]", "values[:, : self.rows].detach()")),
+    ("ad box", AD, ("values[:, : self.rows]", "values[:, -self.rows :]")),
     ("ad box", AD, ("choices[:, : self.rows], self.noise", "choices[:, -self.rows :], self.noise")),
     ("ad box", AD, ("math.ceil(config.batch_size / self.factors.count)", "config.batch_size")),
     ("ad box", AD, ("(1 - 1 / self.factors.count) * ", "")),
     ("ad box", AD, ("strange.sum(-1, keepdim=True) - strange", "strange.sum(-1, keepdim=True)")),
-    ("ad integers", AD, ("self.mixer(critic, ", "self.mixer(self.critic, ")),
     ("ad effects", AD, ("synthetic=config.synthetic", 'synthetic="intervention"')),
     ("ad marginal", AD, ('config.synthetic != "marginal"', "True")),
     # the seed axis
-    ("joint box", JOINT, ('reduction="none").mean(1)', 'reduction="none").mean(1).flip(0)')),
-    ("factored box", FACTORED, ('reduction="none").mean(1)', 'reduction="none").mean(1).flip(0)')),
+    ("joint box", BRICK, ('reduction="none").mean(1)', 'reduction="none").mean(1).flip(0)')),
     ("ad box", AD, ('reduction="none").mean((1, 2))', 'reduction="none").mean((1, 2)).flip(0)')),
 ]
 
@@ -443,8 +428,9 @@ MUTANTS: list[Mutant] = [  # arm of the oracle, module, edits
 @pytest.mark.parametrize("mutant", MUTANTS, ids=mutant_name)
 def test_the_oracle_kills(mutant: Mutant) -> None:
     arm, module, *edits = mutant
+    cls = load_family(module, edits, CONSTRAINED)[AGENTS[ARMS[arm][0]].__name__]
     with pytest.raises((AssertionError, UsageError)):
-        agrees(load(module, module, edits), arm)
+        agrees(cls, arm)
 
 
 # The idea ------------------------------------------------------------------------------------
@@ -464,7 +450,7 @@ THRESHOLD = (BEST + WITHOUT) / 2
 SMALL: dict[str, Any] = {"hidden": (32, 32), "batch_size": 64, "lr": 1e-2}
 BCQ_SMALL = {**SMALL, "discount": 0.9, "tau": 0.1}
 AD_SMALL = {**BCQ_SMALL, "model_hidden": (32, 32), "model_lr": 1e-2, "projected_weight": 4.0}
-EPISODES, STEPS = 4000, 300
+EPISODES, STEPS = 4000, 200  # less and bcq has not found its best candidate everywhere
 
 
 def logs() -> dict[str, torch.Tensor]:
@@ -484,11 +470,10 @@ def logs() -> dict[str, torch.Tensor]:
     return {k: torch.from_numpy(np.concatenate(v)).float() for k, v in arrays.items()}
 
 
-@functools.cache
 def earned(name: str, **settings: Any) -> float:
     """What the first step's doses pay, mean over three seeds."""
-    cls: Any = Registry().get(name)
-    config, table, seeds = cls.Config(**settings), logs(), (0, 1, 2)
+    cls, table, seeds = AGENTS[name], logs(), (0, 1, 2)
+    config = cls.Config(**settings)
     spec = Spec(
         spaces.Box(-np.inf, np.inf, (3,)), spaces.Box(-1, 1, (2,)), (Phase("offline", STEPS),)
     )
@@ -565,9 +550,13 @@ def test_other_mixers_keep_to_candidates_and_improve_on_each_factors_best(mixer:
     chosen, allowed = agent.greedy(observations)
     assert not allowed.all()
     assert allowed.gather(-1, chosen.unsqueeze(-1)).all()
-    outputs = agent.critic_net(agent.critic, observations)
-    alone = FactoredBCQ.best(agent, outputs, allowed)
-    gain = agent.joined(agent.critic, outputs, chosen) - agent.joined(agent.critic, outputs, alone)
+    values = agent.factors.split(agent.critic_net(agent.critic, observations))
+    alone = values.masked_fill(~allowed, -math.inf).argmax(-1)
+    mixed = [
+        agent.joined(agent.critic, values.gather(-1, choices.unsqueeze(-1)).squeeze(-1))
+        for choices in (chosen, alone)
+    ]
+    gain = mixed[0] - mixed[1]
     assert (gain >= 0).all()
     assert (chosen == alone).all() == (mixer == "relu")
 
@@ -580,9 +569,8 @@ def test_the_threshold_goes_from_q_learning_to_cloning(cls: type[Any]) -> None:
         metrics = agent.update(batch_of(arm, 0), "offline")
         heads = 1 if cls is BCQ else 2
         choices = math.prod(SIZES[arm]) if cls is BCQ else sum(SIZES[arm])
-        found = metrics["allowed"] * choices
-        wanted = torch.full_like(found, heads if threshold else choices)
-        torch.testing.assert_close(found, wanted)
+        found = metrics["allowed"].numpy() * choices
+        np.testing.assert_allclose(found, heads if threshold else choices, 1e-10)
 
 
 def test_boxes_report_bins_and_rounding_by_seed() -> None:
@@ -616,7 +604,7 @@ def test_bins_must_be_odd() -> None:
         ADBCQ(make_spec(), ADBCQConfig(bins=4), SEEDS)
 
 
-@pytest.mark.parametrize("name", ["bcq", "factored_bcq", "ad_bcq"])
-def test_integer_actions_pass_the_checks_that_look_at_actions(name: str) -> None:
+@pytest.mark.parametrize("cls", [BCQ, FactoredBCQ])
+def test_integer_actions_pass_the_checks_that_look_at_actions(cls: type[Any]) -> None:
     for check in (check_metrics, check_actions, check_episodes_are_independent):
-        check(Registry().get(name), space="multidiscrete")
+        check(cls, space="multidiscrete")

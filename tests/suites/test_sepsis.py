@@ -304,6 +304,7 @@ def test_the_suites_are_what_their_page_says(
     assert len({str([config[name] for name in shared]) for config in rows.values()}) == 1
     masks = {config["threshold"] for name, config in rows.items() if name != "bc"}
     assert len(masks) == 1
-    budget = plan.budget
-    assert (budget.updates, budget.seeds) == (10_000, 10)
+    assert (plan.budget.updates, plan.budget.seeds) == (3000, 5)
+    study = make_plan(Options(suite, budget="study", out=tmp_path)).budget
+    assert (study.updates, study.seeds) == (10_000, 10)
     assert make_plan(Options(suite, budget="smoke", out=tmp_path)).budget.meaningless
