@@ -85,10 +85,11 @@ def _job(job: Job, speed: Speed | None, env_step: dict[str, float], source: Sour
     if job.task["env_id"] is None:
         return Estimate(training=training, evaluation=studies)
     lengths = RANDOM_LENGTH if job.agent["reference"] else MEAN_LENGTH
-    length = lengths.get(environment, UNKNOWN_LENGTH)
+    limit = speed.horizon or 1000
+    length = min(lengths.get(environment, UNKNOWN_LENGTH), limit)
     count = len(job.milestones)
     episodes = count * budget["evaluation_episodes"] + budget["final_episodes"]
-    acts = (count + 1) * min(1000, 1.5 * length)  # a sweep lasts as long as its longest episode
+    acts = (count + 1) * min(limit, 1.5 * length)  # a sweep lasts as long as its longest episode
     return Estimate(
         training=training,
         evaluation=studies

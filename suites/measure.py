@@ -25,6 +25,7 @@ MEASURE_SECONDS = 0.3  # per number
 MEASURE_CALLS = 3  # at least, however slow
 WARM_CALLS = 3
 EPISODES = 10  # environments stepped side by side
+MANY = 200  # of those that are stepped by arithmetic on arrays
 TIMEOUT = 120.0  # for all of it
 PARTS = ("one", "two", "three")  # of made-up rewards
 
@@ -33,12 +34,13 @@ PARTS = ("one", "two", "three")  # of made-up rewards
 class Speed:
     """Seconds per gradient update of a stack, per ``act`` of it, and per environment step.
 
-    The latter are 0 for tasks without a simulator.
+    The latter are 0 for tasks without a simulator. ``horizon`` is the simulator's time limit.
     """
 
     update: float
     act: float
     env_step: float
+    horizon: int | None = None
 
 
 def measure(jobs: list[Job]) -> list[Speed | None]:
@@ -70,7 +72,7 @@ def main() -> None:
     """Measures the jobs on standard input."""
     protocol = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    env_steps: dict[str | None, float] = {None: 0.0}
+    env_steps: dict[str | None, tuple[float, int | None]] = {None: (0.0, None)}
     for values in json.load(sys.stdin):
         job = Job(**values)
         env_id = job.task["env_id"]
@@ -78,26 +80,31 @@ def main() -> None:
             if env_id not in env_steps:
                 env_steps[env_id] = _env_step(env_id)
             update, act = _agent(job) if job.kind == "train" else (0.0, 0.0)
-            protocol.write(json.dumps(asdict(Speed(update, act, env_steps[env_id]))) + "\n")
+            protocol.write(json.dumps(asdict(Speed(update, act, *env_steps[env_id]))) + "\n")
         except Exception:
             protocol.write("null\n")
 
 
-def _env_step(env_id: str) -> float:
+def _env_step(env_id: str) -> tuple[float, int | None]:
     from suites.envs import make_vector
+    from suites.envs.mujoco import DirectMujoco, GymnasiumLoop
 
-    env = make_vector(env_id, EPISODES)
+    count, env = EPISODES, make_vector(env_id, EPISODES)
+    if not isinstance(env, DirectMujoco | GymnasiumLoop):  # computed for all slots at once
+        env.close()
+        count, env = MANY, make_vector(env_id, MANY)
     env.action_space.seed(0)
-    for i in range(EPISODES):
+    for i in range(count):
         env.reset(i, i)
+    actions = np.stack([env.action_space.sample() for _ in range(count)])
     steps, started = 0, time.perf_counter()
     while time.perf_counter() - started < MEASURE_SECONDS:
-        played = env.step(np.stack([env.action_space.sample() for _ in range(EPISODES)]))
-        steps += EPISODES
+        played = env.step(actions)
+        steps += count
         for i in np.flatnonzero(played.terminations | played.truncations).tolist():
             env.reset(i, steps + i)
     env.close()
-    return (time.perf_counter() - started) / steps
+    return (time.perf_counter() - started) / steps, env.horizon
 
 
 def _agent(job: Job) -> tuple[float, float]:

@@ -28,7 +28,7 @@ from suites.estimate import estimate
 from suites.evaluate import CURVE_RESET_SEED, FINAL_RESET_SEED
 from suites.job import Job, env_steps_due
 from suites.manifest import read_phases
-from suites.measure import Speed, made_up_dataset
+from suites.measure import Speed, _env_step, made_up_dataset
 from suites.online import Collector, Replay, reset_seed
 from suites.plan import SuitePlan, make_plan
 from suites.policy import BLOCK, FRESH_RESET_SEED, read_policy
@@ -675,3 +675,15 @@ def test_the_estimate_counts_environment_steps(
     # 33 steps of two seeds, and an act for both.
     assert online.training - offline.training == pytest.approx(33 * (2 + 1) * 1e-3, rel=0.5)
     assert online.evaluation > offline.evaluation  # the end of the first phase
+
+
+def test_the_estimate_knows_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, source = job_of(tmp_path, "wanderer"), make_plan(options(tmp_path)).source
+
+    def evaluation(horizon: int | None) -> float:
+        speed = Speed(0.0, 1e-3, 1e-3, horizon)
+        monkeypatch.setattr("suites.estimate.measure", lambda jobs: [speed for _ in jobs])
+        return estimate([job], source)[0].evaluation
+
+    assert evaluation(None) == evaluation(1000) > 20 * evaluation(20) > 0
+    assert _env_step("fastq_bench/pointmass-9-v0")[1] == 50
