@@ -41,6 +41,10 @@ class Known(BC):
         share = torch.full_like(observations[..., :1], 0.25)
         return {"weights": torch.cat([share, 1 - share], -1), "parts": self.parts_known}
 
+    def coefficients(self, observations: Tensor) -> dict[str, Any]:
+        chosen = observations[..., 0].sigmoid()
+        return {"coefficients": chosen, "low": torch.tensor(0.0), "high": torch.tensor(1.0)}
+
     @staticmethod
     def diagnose(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Finds one thing at the second point, and again at every later one."""
