@@ -403,6 +403,7 @@ def returned(**settings: Any) -> float:
     return float((1 - (actions - best) ** 2).mean())
 
 
+@pytest.mark.slow
 def test_values_choose_between_the_modes() -> None:
     with_it = returned(eta=2.0)
     print(f"{with_it:.2f}; threshold {THRESHOLD:.2f}")

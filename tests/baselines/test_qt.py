@@ -400,6 +400,7 @@ CLONE = float(chance(np.array(2 * WRONG * FAR)))
 THRESHOLD = (CONDITIONED + 0.9) / 2
 
 
+@pytest.mark.slow
 def test_the_critic_passes_where_returns_mislead() -> None:
     """Lucky returns come from wrong actions too; only averages tell, which a critic forms."""
     data = two_steps(luck)

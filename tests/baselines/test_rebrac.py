@@ -288,6 +288,7 @@ def earned(name: str, **settings: Any) -> float:
     return float(np.where(actions * np.sign(context) > 0, PAYS_A, PAYS_B).mean())
 
 
+@pytest.mark.slow
 def test_the_critic_penalty_tells_promises_from_values() -> None:
     small = {k: SIZE[k] for k in ("hidden", "batch_size")}
     found = {

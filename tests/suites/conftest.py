@@ -89,6 +89,13 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sends all tests of the finished suite to one worker, so that it runs once."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("finished"))
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> Path:
     """A folder in which the tiny suite has run through the command line, once: its ``runs``."""

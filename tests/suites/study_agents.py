@@ -43,7 +43,7 @@ class Known(BC):
 
     def coefficients(self, observations: Tensor) -> dict[str, Any]:
         chosen = observations[..., 0].sigmoid()
-        return {"coefficients": chosen, "low": torch.tensor(0.0), "high": torch.tensor(1.0)}
+        return {"coefficients": chosen, "low": 0.0, "high": 1.0}
 
     @staticmethod
     def diagnose(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
