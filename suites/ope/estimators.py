@@ -176,7 +176,8 @@ def _interval(
     """Ends of a bootstrap interval over episodes; NaN where it cannot be had.
 
     ``student`` resamples (value - estimate) / its standard error, which the influence of every
-    episode gives; ``bca`` is Efron's (1987), with the jackknife's acceleration.
+    episode gives, and is cut at what no weighted mean of these episodes can leave; ``bca`` is
+    Efron's (1987), with the jackknife's acceleration.
     """
     count, steps = rewards.shape
     totals = weights.sum(0)
@@ -206,7 +207,9 @@ def _interval(
         if not len(ratios) or error == 0.0:
             return math.nan, math.nan
         lower, upper = np.quantile(ratios, (tail, 1.0 - tail), method="inverted_cdf")
-        return float(value - upper * error), float(value - lower * error)
+        ends = np.array([value - upper * error, value - lower * error])
+        least, most = rewards.min(0).sum(), rewards.max(0).sum()
+        return tuple(np.clip(ends, least, most).tolist())
     values = values[np.isfinite(values)]
     if not len(values):
         return math.nan, math.nan

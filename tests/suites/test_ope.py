@@ -235,3 +235,13 @@ def test_the_command_line_refuses_in_a_sentence(
     ):
         assert main(arguments) == 2
         assert words in capsys.readouterr().err
+
+
+def test_an_interval_stays_where_weighted_means_of_the_episodes_are() -> None:
+    """One episode carries half of the weight, so that resampled errors reach far."""
+    rng = np.random.default_rng(0)
+    returns = rng.choice([-1.0, 1.0], 50)
+    ratios = np.where(np.arange(50) == 7, 5.0, rng.normal(size=50))
+    found = estimate_return(returns, ratios, Settings(clip=math.inf, resamples=200))
+    assert found.low == -1.0 < found.value < found.high < 1.0
+    assert found.value == pytest.approx(-0.636, abs=1e-3)
