@@ -6,7 +6,9 @@ Prints, for each agent and stack size, seed-updates per second of processor time
 an update, and how near that comes to the core's limit: 256 x 256 products by ``torch.mm``, and by
 the product our networks use. The plain versions (``nn.Module``, ``loss.backward()``,
 ``torch.optim``) run in turn with ours, in the same process and with the same memory settings, so
-that the ratio is a fair one. Batches are prepared beforehand and left out.
+that the ratio is a fair one. Batches are prepared beforehand and left out. Rates are those of the
+best round; what two agents cost beside each other is compared round by round, since machines are
+not equally fast all the time.
 
 Agents run at their defaults, the published sizes, on hopper's spaces. A new one is a line in
 ``AGENTS``: the multiplications and additions of an update, counted from its docs page.
@@ -539,10 +541,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for update in contestants.values():
         for i in range(3):
             update(i)
-    best = dict.fromkeys(contestants, 0.0)
+    rates: dict[tuple[str, int], list[float]] = {key: [] for key in contestants}
     for _ in range(ROUNDS):
         for key, update in contestants.items():
-            best[key] = max(best[key], rate(update, options.seconds / ROUNDS))
+            rates[key].append(rate(update, options.seconds / ROUNDS))
+    best = {key: max(found) for key, found in rates.items()}
 
     flop = 2.0 * 256**3
     limit, fastest = best["torch.mm", 0] * flop, best["our product", 0] * flop
@@ -560,6 +563,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"| {name} | {stack} | {speed:.3g} | {need / 1e9:.2f} | {speed * need / limit:.0%} | "
             f"{speed * need / fastest:.0%} | {ratio} |"
         )
+    if names[1:]:
+        print(f"\nTime per update over that of {names[0]}, median of the rounds:")
+    for name in names[1:]:
+        each = [
+            f"{np.median(np.divide(rates[names[0], stack], rates[name, stack])):.2f} (S = {stack})"
+            for stack in options.stacks
+        ]
+        print(f"{name} {', '.join(each)}")
 
 
 if __name__ == "__main__":
