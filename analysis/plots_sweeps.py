@@ -41,8 +41,9 @@ def sweep_panels(sweeps: Sequence[Sweep]) -> Figure:
                 x = places[kept] + shift[task]
                 y = np.array([float(found.value) for found in known])
                 (handles[task],) = axis.plot(
-                    x, y, color=colours[task], marker="o", markersize=4, linewidth=1.4
-                )
+                    x, y, color=colours[task], marker="o", markersize=4, linewidth=1.4,
+                    linestyle="solid" if sweep.numeric else "none",
+                )  # fmt: skip
                 low = np.array([float(found.low) for found in known])
                 high = np.array([float(found.high) for found in known])
                 axis.vlines(x, low, high, color=colours[task], linewidth=1.2, alpha=0.6)

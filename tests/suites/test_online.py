@@ -614,13 +614,13 @@ AGENTS = {"other": Other}
 def plan_with(needs: dict[str, Any], folder: Path, **more: Any) -> SuitePlan:
     """A plan of an agent that needs this and goes online."""
     asked = {"fields": ("observations",), "batch_size": 8, **needs}
-    (folder / "other.py").write_text(PLUGIN.replace("{needs}", repr(asked)))
+    # A name of its own: Python takes a file of the same second and size for unchanged.
+    plugin = folder / f"other{len(list(folder.glob('other*.py')))}.py"
+    plugin.write_text(PLUGIN.replace("{needs}", repr(asked)))
     (folder / "other.yaml").write_text(
         f"tasks: [hopper-random]\nagents:\n  other: {{phases: [{ONLINE}]}}\n"
     )
-    chosen = Options(
-        str(folder / "other.yaml"), out=folder / "runs", plugins=[str(folder / "other.py")], **more
-    )
+    chosen = Options(str(folder / "other.yaml"), out=folder / "runs", plugins=[str(plugin)], **more)
     return make_plan(chosen)
 
 
