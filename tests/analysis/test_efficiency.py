@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_record
+from synthetic import make_record
 
 from analysis import efficiency, plots, plots_efficiency
 from analysis.comparison import Agent

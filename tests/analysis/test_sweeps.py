@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_suite
+from synthetic import write_suite
 
 from analysis import sweeps
 from analysis.frame import collect
