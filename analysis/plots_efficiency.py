@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.efficiency import Cell, band, by_size, mean_area, ratio
-from analysis.plots import _COLUMNS, _STYLE, Look, _legend, _panels, _runs, _thousands
+from analysis.plots import _STYLE, Look, _legend, _panels
+from analysis.plots_steps import step_curves
 from analysis.stats import Estimate, FloatArray
 
 if TYPE_CHECKING:
@@ -32,48 +33,19 @@ def efficiency_curves(cells: Sequence[Cell], look: Mapping[str, Look]) -> Figure
         cells: at least one, from :func:`analysis.efficiency.find`.
         look: agents in legend order.
     """
-    from matplotlib import rc_context
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
-    agents = [agent for agent in look if any(cell.agent == agent for cell in cells)]
-    labels = {a: f"{a} ({_runs(min(len(c.areas) for c in cells if c.agent == a))})" for a in agents}
-    with rc_context(_STYLE):
-        figure, axes = _panels(len(tasks), height=2.6, left=0.65, legend=[*labels.values()])
-        for task, axis in zip(tasks, axes, strict=True):
-            for cell in cells:
-                if cell.task != task:
-                    continue
-                style, found = look[cell.agent], band(cell)
-                axis.plot(
-                    cell.steps, found.value, color=style.colour, linestyle=style.line,
-                    linewidth=1.6, marker=style.marker if len(cell.steps) == 1 else None,
-                )  # fmt: skip
-                axis.plot(
-                    [0, cell.steps[0]], [0, found.value[0]], color=style.colour,
-                    linestyle=(0, (1, 2)), linewidth=1,
-                )  # fmt: skip
-                if np.isfinite(found.low).all():
-                    axis.fill_between(
-                        cell.steps, found.low, found.high, color=style.colour, alpha=0.18,
-                        linewidth=0,
-                    )  # fmt: skip
-            axis.set_title(task, loc="left")
-            axis.set_xlim(left=0)
-            axis.set_xlabel("environment steps")
-            axis.xaxis.set_major_locator(MaxNLocator(4))
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _thousands(value)))
-        ends = np.array([axis.get_ylim() for axis in axes])
-        for axis in axes:  # one scale for all tasks
-            axis.set_ylim(ends[:, 0].min(), ends[:, 1].max())
-        for axis in axes[::_COLUMNS]:
-            axis.set_ylabel("score")
-        handles = [
-            Line2D([], [], color=look[agent].colour, linestyle=look[agent].line, linewidth=1.6)
-            for agent in agents
-        ]
-        _legend(figure, handles, [*labels.values()])
+    bands = [band(cell) for cell in cells]
+    figure, panels = step_curves(cells, bands, look, height=2.6, alpha=0.18)
+    for cell, found in zip(cells, bands, strict=True):
+        panels[cell.task].plot(
+            [0, cell.steps[0]], [0, found.value[0]], color=look[cell.agent].colour,
+            linestyle=(0, (1, 2)), linewidth=1,
+        )  # fmt: skip
+    axes = list(panels.values())
+    ends = np.array([axis.get_ylim() for axis in axes])
+    for axis in axes:  # one scale for all tasks
+        axis.set_ylim(ends[:, 0].min(), ends[:, 1].max())
+        axis.set_xlim(left=0)
+        axis.set_xlabel("environment steps")
     return figure
 
 

@@ -275,7 +275,6 @@ def copy_state(state: Any) -> Any:
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
     """|expectile - 1(u < 0)| u^2 for u = ``difference`` (Kostrikov et al. 2022, section 4.1)."""
-    # Tensors, because of two numbers torch.where would make float32.
-    below, above = (difference.new_tensor(w) for w in (1.0 - expectile, expectile))
-    weight = torch.where(difference < 0, below, above)
+    # Of two plain numbers torch.where would make float32, whatever the type of u.
+    weight = torch.full_like(difference, expectile).masked_fill_(difference < 0, 1.0 - expectile)
     return weight * difference.square()
