@@ -17,7 +17,6 @@ the first term of L is left, which with the mean for F is DecQN. That term, and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,38 +25,22 @@ import torch
 from torch import Tensor
 
 from baselines.common import Noise, Parameters
-from baselines.config import UsageError, check_ranges
+from baselines.config import UsageError
 from baselines.contract import Batch, Metrics, Spec
-from baselines.factor_model import FactorModel, Synthetic, marginal_batches
-from baselines.factored import Mixer, MixerKind
+from baselines.factor_model import DecomposedConfig, FactorModel, marginal_batches
+from baselines.factored import Mixer
 from baselines.q_learning import QLearner, QLearningConfig
 
 
 @dataclass(frozen=True)
-class ADDQNConfig(QLearningConfig):
+class ADDQNConfig(DecomposedConfig, QLearningConfig):
     """The family's settings, and the idea's; the paper's were not obtained, so all are ours."""
 
-    mixer: MixerKind = "average"  # F; the paper finds the simpler ones at least as good
-    mixer_hidden: int = 32  # rectifiers of the mixers relu and two_layer
     mixer_gradient: bool = True  # whether the mixer's loss also trains the factors' values
-    augmentation: bool = True  # whether the synthetic batches are learned from
-    synthetic: Synthetic = "auto"  # how they come about; effects where the task tells them
-    projected_weight: float = 1.0  # of their loss
-    model_hidden: tuple[int, ...] = (256, 256)  # units per layer
-    model_lr: float = 3e-4  # Adam
-    model_warmup: float = 0.02  # share of the run's updates before their loss counts
-    model_noise: float = 0.0  # noise on predictions, in standard deviations of what is predicted
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_ranges(
-            self,
-            mixer_hidden=(1, math.inf),
-            projected_weight=(0, math.inf),
-            model_lr=(0, math.inf),
-            model_warmup=(0, 1),
-            model_noise=(0, math.inf),
-        )
+        QLearningConfig.__post_init__(self)
+        DecomposedConfig.__post_init__(self)
         if not (self.augmentation or self.mixer_gradient):
             raise UsageError(
                 "without augmentation and mixer_gradient nothing trains the factors' values; "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,13 +12,38 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from baselines.common import Adam, Noise, Parameters, Stateful
-from baselines.config import UsageError
+from baselines.config import UsageError, check_ranges
 from baselines.contract import Batch, Metrics, Spec
-from baselines.factored import Factors
+from baselines.factored import Factors, MixerKind
 from baselines.nets import MLP, observation_size
 
 Synthetic = Literal["auto", "effects", "intervention", "marginal"]
 FLOOR = 1e-8  # added to variances before their root
+
+
+@dataclass(frozen=True)
+class DecomposedConfig:
+    """Settings of agents that mix factors' values and learn each from synthetic batches."""
+
+    mixer: MixerKind = "average"  # F; the paper finds the simpler ones at least as good
+    mixer_hidden: int = 32  # rectifiers of the mixers relu and two_layer
+    augmentation: bool = True  # whether the synthetic batches are learned from
+    synthetic: Synthetic = "auto"  # how they come about; effects where the task tells them
+    projected_weight: float = 1.0  # of their loss
+    model_hidden: tuple[int, ...] = (256, 256)  # units per layer
+    model_lr: float = 3e-4  # Adam
+    model_warmup: float = 0.02  # share of the run's updates before their loss counts
+    model_noise: float = 0.0  # noise on predictions, in standard deviations of what is predicted
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            mixer_hidden=(1, math.inf),
+            projected_weight=(0, math.inf),
+            model_lr=(0, math.inf),
+            model_warmup=(0, 1),
+            model_noise=(0, math.inf),
+        )
 
 
 def marginal_batches(batch: Batch, factors: Factors) -> Batch:
