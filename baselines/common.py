@@ -98,7 +98,8 @@ class Noise:
         for row, generator in zip(words.unbind(0), self.generators, strict=True):
             row.random_(-(2**63), None, generator=generator)
         kept = words.view(torch.int16)[:, :count] >= dropped - 2**15
-        return (kept.to(self.dtype) / (1.0 - dropped / 2**16)).reshape((*self.lead, *shape))
+        factors = kept.to(self.dtype).div_(1.0 - dropped / 2**16)
+        return factors.reshape((*self.lead, *shape))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The generators' states, ``[sources, bytes]``."""
