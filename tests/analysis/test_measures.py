@@ -274,7 +274,9 @@ def test_the_page_has_tables_and_figures(tmp_path: Path, plain: None) -> None:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
     assert "recommendation cost ↓" in html and "players overlap-0, against td3_bc" in html
     changes = found_in(folder, tmp_path)
-    assert of(changes[:30], "behaviour", "fastq", "engagement").text in html
+    value, _, interval = of(changes[:30], "behaviour", "fastq", "engagement").text.partition(" ")
+    interval = interval.removeprefix("% ")
+    assert f"{value} %<small>{interval}</small>" in html
     body = html[html.index('id="study-measures"') : html.index('id="study-overlap"')]
     assert "fastq ‡" in body and "-10 %" in body and caveat in body
     assert "Published on another platform" in body
