@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis import efficiency, estimates, phases, studies, sweeps
+from analysis import efficiency, estimates, measures, overlap, phases, studies, sweeps
 from analysis.comparison import (
     ALL_TASKS,
     Agent,
@@ -199,6 +199,38 @@ def estimate_figures(
     drawing = plots.draw(drawn, name, plan.watermark)
     tasks = list(dict.fromkeys(task for task, _ in cells))
     return [PageFigure(name, f"study-{name}", estimates.CAPTION, drawing, tasks)]
+
+
+def measure_figures(
+    plan: Plan, changes: Sequence[measures.Change], agents: list[Agent]
+) -> list[PageFigure]:
+    """Measures beside the score, a figure for each base that they are set against."""
+    from analysis import plots, plots_relative
+
+    figures = []
+    for base in dict.fromkeys(change.base for change in changes):
+        here = [change for change in changes if change.base == base]
+        drawn = plots_relative.measure_changes(here, plots.looks(agents))
+        if drawn is not None:
+            name = f"{measures.STUDY}-{_slug(base)}"
+            caption = plots_relative.CHANGES_CAPTION.format(base=base)
+            drawing = plots.draw(drawn, name, plan.watermark)
+            figures.append(PageFigure(name, f"study-{measures.STUDY}", caption, drawing))
+    return figures
+
+
+def overlap_figures(
+    plan: Plan, points: Sequence[overlap.Point], agents: list[Agent]
+) -> list[PageFigure]:
+    """Advantage over the overlap of the logging policies."""
+    from analysis import plots, plots_relative
+
+    if not points:
+        return []
+    drawn = plots_relative.overlap_curves(points, plots.looks(agents))
+    caption = plots_relative.OVERLAP_CAPTION.format(base=points[0].base)
+    drawing = plots.draw(drawn, overlap.STUDY, plan.watermark)
+    return [PageFigure(overlap.STUDY, f"study-{overlap.STUDY}", caption, drawing)]
 
 
 def _slug(name: str) -> str:

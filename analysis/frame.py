@@ -50,6 +50,7 @@ RUN_COLUMNS = (
     "expert_return_mean",  # the same of this environment's expert dataset, NaN if there is none
     "path",
 )
+MEASURE = "measure_"  # a column for each measure beside the return, where any run has them
 CURVE_COLUMNS = (
     *("task", "environment", "agent", "seed", "draw"),
     *("update", "phase", "env_steps", "score", "return_mean"),
@@ -110,6 +111,15 @@ class Run:
         return float(normalized_score(returns, task["reference_min"], task["reference_max"]))
 
     @property
+    def measures(self) -> dict[str, float]:
+        """Means over the final episodes of what the environment reports beside the return.
+
+        By the names of their columns, ``measure_<name>``; empty where it reports nothing.
+        """
+        found: Any = self.record.final.get("measures") or {}
+        return {f"{MEASURE}{name}": float(value) for name, value in found.items()}
+
+    @property
     def simulated(self) -> bool:
         """Whether the task has a simulator, so that policies have returns."""
         return self.record.task.get("env_id") is not None
@@ -149,7 +159,8 @@ class Results:
     """Everything an output folder says about a plan's cells.
 
     Attributes:
-        runs: one row per finished run, columns ``RUN_COLUMNS``.
+        runs: one row per finished run, columns ``RUN_COLUMNS``, behind them ``measure_<name>`` for
+            what environments report beside the return, where any does.
         curves: one row per evaluation during training, columns ``CURVE_COLUMNS``.
         ended: the runs behind the tables and those that failed, in the plan's order.
         unreadable: one sentence per record that could not be read.
@@ -175,7 +186,8 @@ def load(out: Path, plan: Plan | None = None) -> pd.DataFrame:
     """The finished runs of an output folder as a tidy table, columns ``RUN_COLUMNS``.
 
     A run is one training seed on one draw of the data: ``draw`` is the dataset's own seed, 0 for
-    recorded data, which has none.
+    recorded data, which has none. Where environments report measures beside the return, these are
+    further columns, ``measure_<name>``.
 
     Args:
         out: the output folder, the one that holds ``cells/``.
@@ -241,10 +253,11 @@ def collect(out: Path, plan: Plan | None = None) -> Results:
             ended.append(Run(label or str(record.agent["label"]), folder, record))
     finished = [run for run in ended if not run.failed]
     experts = _expert_returns(out, [run.record for run in finished])
+    columns = dict.fromkeys((*RUN_COLUMNS, *(name for run in finished for name in run.measures)))
     return Results(
         runs=pd.DataFrame(
             [_run_row(run, run.folder.relative_to(out), experts) for run in finished],
-            columns=list(RUN_COLUMNS),
+            columns=list(columns),
         ),
         curves=pd.DataFrame(
             [row for run in finished for row in _curve_rows(run)], columns=list(CURVE_COLUMNS)
@@ -295,6 +308,7 @@ def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dic
         "data_return_mean": float(record.dataset.get("return_mean", math.nan)),
         "expert_return_mean": experts.get((task["source"], task["environment"]), math.nan),
         "path": path.as_posix(),
+        **run.measures,
     }
 
 
@@ -443,4 +457,4 @@ def add_foreign(
                         **row,
                     }
                 )
-    return pd.DataFrame(rows, columns=list(RUN_COLUMNS)), notes
+    return pd.DataFrame(rows, columns=list(runs.columns)), notes

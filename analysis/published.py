@@ -1,7 +1,9 @@
-"""Published scores on D4RL's own datasets, from ``results/published/d4rl_scores.csv``.
+"""What others printed: scores on D4RL's own datasets, and changes of measures on a platform.
 
-They stand beside ours only where the data is D4RL's, in the version they were measured on: a score
-on other data of the same name answers another question.
+Scores, from ``results/published/d4rl_scores.csv``, stand beside ours only where the data is D4RL's,
+in the version they were measured on: a score on other data of the same name answers another
+question. Measures, from ``results/published/fastq_measures.csv``, were taken on a platform that
+nobody else has: they stand below ours as what was claimed elsewhere, and are compared with nothing.
 """
 
 from __future__ import annotations
@@ -70,10 +72,48 @@ class PublishedColumn:
         return self.scores[task].text if task in self.scores else "-"
 
 
+@dataclass(frozen=True)
+class PublishedMeasures:
+    """Changes of measures in per cent, from one source.
+
+    Attributes:
+        agent: name in the registry.
+        changes: by measure.
+        note: where they come from and what they are changes against.
+    """
+
+    agent: str
+    changes: dict[str, float]
+    note: str
+
+    @property
+    def heading(self) -> str:
+        """``fastq ‡``."""
+        return f"{self.agent} {MARK}"
+
+
 @cache
-def _rows() -> tuple[dict[str, str], ...]:
-    text = (files("results") / "published" / "d4rl_scores.csv").read_text("utf-8")
+def _rows(name: str = "d4rl_scores.csv") -> tuple[dict[str, str], ...]:
+    text = (files("results") / "published" / name).read_text("utf-8")
     return tuple(csv.DictReader(text.splitlines()))
+
+
+def published_measures(domain: str) -> list[PublishedMeasures]:
+    """What was published of a domain's measures, one entry for each agent and source."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in _rows("fastq_measures.csv"):
+        if row["domain"] == domain:
+            found.setdefault((row["agent"], row["source"]), []).append(row)
+    return [
+        PublishedMeasures(
+            agent,
+            {row["measure"]: float(row["change_percent"]) for row in rows},
+            f"{agent} {MARK}: {source}, read from {rows[0]['read_from']}; {rows[0]['protocol']}, "
+            f"against {rows[0]['against']}. Published on another platform against other methods: "
+            "none of these numbers can be compared with ours.",
+        )
+        for (agent, source), rows in found.items()
+    ]
 
 
 def published(plan: Plan, versions: Mapping[str, str]) -> tuple[list[PublishedColumn], list[str]]:

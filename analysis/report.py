@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis import efficiency, estimates, phases, studies, sweeps, tables
+from analysis import efficiency, estimates, measures, overlap, phases, studies, sweeps, tables
 from analysis import figures as figures_of
 from analysis.binning import binning_notes
 from analysis.comparison import (
@@ -35,6 +35,7 @@ from analysis.frame import (
 )
 from analysis.page import numbered, page_environment
 from analysis.published import published
+from analysis.relative import tables_markdown
 from analysis.stats import AGGREGATES, MINIMUM_RUNS_FOR_CLAIMS, coverage
 from analysis.tuning import tuned_curves
 from analysis.unsimulated import section, section_markdown
@@ -99,6 +100,11 @@ def build(
     estimated = estimates.find(results.finished)
     figures += figures_of.estimate_figures(plan, estimated, table.agents)
     estimated_section = estimates.section(estimated)
+    changes = measures.find(plan, runs, allow_missing)
+    figures += figures_of.measure_figures(plan, changes, table.agents)
+    dial = overlap.find(plan, runs, allow_missing)
+    figures += figures_of.overlap_figures(plan, dial, table.agents)
+    against = [*filter(None, (measures.section(changes), overlap.section(dial)))]
     figures_of.write_figures(plan_folder / "figures", figures)
     caveats = "".join(f"- {caveat}\n" for caveat in plan.caveats)
     markdown = tables.task_markdown(table)
@@ -106,6 +112,7 @@ def build(
     for more in (unsimulated, estimated_section, efficient_section, continued_section):
         if more is not None:
             markdown += "\n" + section_markdown(more)
+    markdown += "".join("\n" + tables_markdown(more) for more in against)
     aggregates = refusal + "\n" if refusal else tables.aggregate_markdown(rows, compared, notes)
     texts = {
         "table.md": f"# {plan.title}\n\n{markdown}\n{caveats}",
@@ -118,6 +125,8 @@ def build(
         "studies.csv": studies.study_csv(studied),
         "sweeps.csv": sweeps.sweep_csv(swept),
         "efficiency.csv": efficiency.efficiency_csv(efficient),
+        "measures.csv": measures.measure_csv(changes),
+        "overlap.csv": overlap.overlap_csv(dial),
         "phases.csv": phases.phase_csv(continued),
         "runs.csv": _frame_csv(runs),
         "episodes.csv": episode_csv(_evaluated(evaluations)),
@@ -138,6 +147,7 @@ def build(
             run_rows=_run_rows(results, runs, out),
             tuned_rows=tables.tuned_rows(tuned),
             tuned_notes=tuned_notes,
+            against=against,
             studies=[
                 *filter(
                     None, (unsimulated, estimated_section, efficient_section, continued_section)
@@ -153,7 +163,8 @@ def build(
     empty = {"published.csv": not (table.published or table.published_others)}
     empty["tuned.csv"], empty["studies.csv"] = not tuned, not studied
     empty["efficiency.csv"], empty["sweeps.csv"] = not efficient, not swept
-    empty["phases.csv"] = not continued
+    empty["phases.csv"], empty["measures.csv"] = not continued, not changes
+    empty["overlap.csv"] = not dial
     for name, text in texts.items():
         if empty.get(name):
             (plan_folder / name).unlink(missing_ok=True)

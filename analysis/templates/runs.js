@@ -110,7 +110,8 @@ function details(run, link) {
     ));
   }
   const stack = run.stack.length > 1 ? { "trained together with seeds": run.stack.join(", ") } : {};
-  grid.append(facts("Result", { ...run.final, ...stack }));
+  const { measures, ...final } = run.final;
+  grid.append(facts("Result", { ...final, ...measures, ...stack }));
   grid.append(facts("Timing", run.timing));
   grid.append(facts("Data", shared[run.dataset]));
   grid.append(facts("Versions", shared[run.versions]));
