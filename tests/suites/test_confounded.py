@@ -222,5 +222,5 @@ def test_the_suite_is_what_its_page_says(tmp_path: Path) -> None:
     assert {config.get("threshold", 0.3) for config in rows.values()} == {0.3}
     assert {tuple(config["hidden"]) for config in rows.values()} == {(64, 64)}
     study = make_plan(Options("confounded", budget="study", out=tmp_path)).budget
-    assert (study.updates, study.seeds) == (3000, 10)
+    assert (study.updates, study.seeds) == (1500, 10)
     assert make_plan(Options("confounded", budget="smoke", out=tmp_path)).budget.meaningless
