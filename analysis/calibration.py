@@ -12,7 +12,7 @@ from analysis.text import csv_text, markdown
 
 CAPTION = (
     "Left: estimated against true value, a policy per point; bars: 5 % to 95 % quantile of the "
-    " estimates over independent logs. Right: how often the interval holds the true value, "
+    "estimates over independent logs. Right: how often the interval holds the true value, "
     "over the effective number of episodes; bars: the standard error of the share."
 )
 Rows = Sequence[Mapping[str, Any]]

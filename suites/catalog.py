@@ -111,6 +111,13 @@ def _environments() -> Iterator[tuple[str, Environment]]:
     ):
         env_ids = {"local": f"{NAMESPACE}{name}-v0"}
         yield name, Environment(title, "sepsis", env_ids, qualities)
+    # What the doctor saw is in the observation or not (docs/confounder.md).
+    for name, title, qualities in (
+        ("bedside-hidden", "Bedside, day hidden", ("confounded", "unconfounded")),
+        ("bedside-shown", "Bedside, day shown", ("confounded",)),
+    ):
+        env_ids = {"local": f"{NAMESPACE}{name}-v0"}
+        yield name, Environment(title, "bedside", env_ids, qualities)
     for name, settings in POINT_MASSES.items():
         env_ids, levels = {"local": f"{NAMESPACE}{name}-v0"}, int(settings["levels"])
         title = f"Point mass {levels}x{levels}" + ", coupled" * ("coupling" in settings)

@@ -34,6 +34,8 @@ REGIONS = "fastq_bench/Regions-v0"
 SEPSIS = "fastq_bench/sepsis-v0"
 # With crises that the observation does not show, and with crises that it shows.
 SEPSIS_HIDDEN, SEPSIS_SHOWN = "fastq_bench/sepsis-hidden-v0", "fastq_bench/sepsis-shown-v0"
+# What the doctor saw is not shown, and is.
+BEDSIDE_HIDDEN, BEDSIDE_SHOWN = "fastq_bench/bedside-hidden-v0", "fastq_bench/bedside-shown-v0"
 POINT_MASS_IDS = frozenset(f"{NAMESPACE}{name}-v0" for name in POINT_MASSES)
 
 # Hopper and Walker2d clip the joint velocities they show; gymnasium writes the bound as a literal
@@ -120,6 +122,10 @@ def make_vector(env_id: str, count: int) -> VectorEnv:
         from suites.envs.sepsis import VectorSepsis
 
         return VectorSepsis(env_id, count)
+    if env_id in (BEDSIDE_HIDDEN, BEDSIDE_SHOWN):
+        from suites.envs.bedside import VectorBedside
+
+        return VectorBedside(env_id, count)
     if env_id.partition("?")[0] in POINT_MASS_IDS:
         from suites.envs.pointmass import VectorPointMass
 

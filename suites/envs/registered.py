@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 
 from suites.catalog import NAMESPACE, POINT_MASSES
-from suites.datasets.recipes import pointmass, regions, sepsis
+from suites.datasets.recipes import bedside, pointmass, regions, sepsis
 from suites.envs.manipulation import HANDS, KITCHEN_TASKS, register_robotics
 from suites.envs.mazes import ANT_MAZES, POINT_MAZES
 
@@ -46,6 +46,8 @@ _register("Regions-v0", "regions:Regions", regions.STEPS)
 _register("sepsis-v0", "sepsis:Sepsis", sepsis.STEPS)
 _register("sepsis-hidden-v0", "sepsis:Sepsis", sepsis.STEPS, crises=True)
 _register("sepsis-shown-v0", "sepsis:Sepsis", sepsis.STEPS, crises=True, show_crisis=True)
+_register("bedside-hidden-v0", "bedside:Bedside", bedside.STEPS)
+_register("bedside-shown-v0", "bedside:Bedside", bedside.STEPS, show_day=True)
 for _name, _settings in POINT_MASSES.items():
     _register(f"{_name}-v0", "pointmass:PointMass", pointmass.STEPS, **_settings)
 

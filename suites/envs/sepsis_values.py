@@ -13,19 +13,17 @@ crisis has the same table for both; one that knows the time has a table ``[20, .
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from baselines.config import UsageError
-from suites.catalog import reference
 from suites.datasets.recipes.sepsis import FLIPS, FLIPS_IN_CRISES
 from suites.datasets.recipes.sepsis import STEPS as HORIZON
+from suites.envs.exact import main
 from suites.envs.mujoco import SEPSIS, SEPSIS_HIDDEN, SEPSIS_SHOWN, Floats
 from suites.envs.sepsis import (
     CRISIS,
@@ -241,29 +239,11 @@ def _references() -> None:
             print(f"  {name:<30} {value:9.6f}  score {100 * (value - low) / (high - low):6.1f}")
 
 
-def _trained(folders: Sequence[Path]) -> None:
-    """Prints the exact values of trained policies."""
-    from suites.policy import read_policy
-
-    for folder in folders:
-        policy = read_policy(folder)
-        ward = ward_of(str(policy.task["env_id"]))
-        value = ward.value(ward.table(policy.act))
-        low, high, _ = reference(str(policy.task["environment"]))
-        print(f"{policy}: return {value:.6f}, score {100 * (value - low) / (high - low):.2f}")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Prints references, or the values of the policies in some folders; the exit code."""
-    try:
-        _trained([Path(name) for name in arguments])
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if not arguments:
-        _references()
-    return 0
+def _of_trained(policy: Any) -> tuple[float, str]:
+    """The exact value of a trained policy."""
+    ward = ward_of(str(policy.task["env_id"]))
+    return ward.value(ward.table(policy.act)), ""
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:], _references, _of_trained))
