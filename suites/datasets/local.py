@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from results.record import normalized_score
 from suites import catalog
@@ -160,6 +161,7 @@ def _recipe_of(task: Task) -> Recipe:
 
 def _make(wanted: dict[str, Any], place: Path, jobs: int, progress: Progress) -> None:
     from suites.envs import make_vector
+    from suites.envs.mujoco import measure_names
 
     began = time.monotonic()
     env = make_vector(wanted["env_id"], 1)
@@ -180,6 +182,9 @@ def _make(wanted: dict[str, Any], place: Path, jobs: int, progress: Progress) ->
             "action_shape": list(env.action_space.shape or ()),
             "reward_parts": list(part_names(env)),
             "horizon": env.horizon,
+            # Of how many rows an observation is made, where that is more than one.
+            **{name: getattr(env, name) for name in ("history", "static") if hasattr(env, name)},
+            **({"measure_names": list(names)} if (names := measure_names(env)) else {}),
             "versions": {name: version(name) for name in ("mujoco", "gymnasium", "numpy")},
             "seconds": round(time.monotonic() - began, 1),
             "jobs": jobs,
@@ -239,11 +244,24 @@ def _measure(data: store.Dataset) -> dict[str, Any]:
         )
     return {
         **store.measure(returns, lengths),
+        **_measures(data, lengths),
         **_held_out(data),
         "policies": policies,
         "score_reference": source,
         "score_mean": float(normalized_score(returns.mean(), minimum, maximum)),
     }
+
+
+def _measures(data: store.Dataset, lengths: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Means over complete episodes of what the simulator measured beside the reward."""
+    names = data.card.get("measure_names", ())
+    if not names:
+        return {}
+    sums = np.concatenate((np.zeros((1, len(names))), data.column("measures")))
+    sums = np.cumsum(sums, axis=0, dtype=np.float64)
+    stops = data.last_rows() + 1
+    means = (sums[stops] - sums[stops - lengths]).mean(axis=0)
+    return {"measures": dict(zip(names, means.tolist(), strict=True))}
 
 
 def _held_out(data: store.Dataset) -> dict[str, int]:

@@ -18,7 +18,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from suites.catalog import NAMESPACE, POINT_MASSES
+from suites.catalog import NAMESPACE, PLAYERS, POINT_MASSES
 from suites.envs import registered
 
 Floats = npt.NDArray[np.float64]
@@ -34,6 +34,7 @@ REGIONS = "fastq_bench/Regions-v0"
 SEPSIS = "fastq_bench/sepsis-v0"
 # With crises that the observation does not show, and with crises that it shows.
 SEPSIS_HIDDEN, SEPSIS_SHOWN = "fastq_bench/sepsis-hidden-v0", "fastq_bench/sepsis-shown-v0"
+PLAYERS_IDS = frozenset(f"{NAMESPACE}{name}-v0" for name in PLAYERS)
 POINT_MASS_IDS = frozenset(f"{NAMESPACE}{name}-v0" for name in POINT_MASSES)
 
 # Hopper and Walker2d clip the joint velocities they show; gymnasium writes the bound as a literal
@@ -51,6 +52,8 @@ class VectorStep(NamedTuple):
         truncations: ``[E]``, True where the time limit was reached.
         parts: ``[E, C]``, the additive parts of the reward, in the order of ``reward_parts``.
         successes: ``[E]``, True where ``info["success"]`` is; None if the environment has none.
+        measures: ``[E, M]``, what the step adds to the environment's ``measures``; None if it has
+            none.
     """
 
     observations: Floats
@@ -59,6 +62,7 @@ class VectorStep(NamedTuple):
     truncations: Flags
     parts: Floats
     successes: Flags | None = None
+    measures: Floats | None = None
 
 
 class VectorEnv(Protocol):
@@ -68,7 +72,11 @@ class VectorEnv(Protocol):
     :class:`DirectMujoco` has; studies ask for them. Those whose whole state can be kept have
     ``save`` and ``load``; of others, a run that goes on in the middle of an episode plays it again.
     ``noop`` and ``effects`` are the environment's attributes of these names, if it has them; see
-    :class:`baselines.contract.Spec`.
+    :class:`baselines.contract.Spec`. Those that measure more than the reward have ``measures``, the
+    names of what :attr:`VectorStep.measures` adds up; see :func:`measure_names`. Those that show a
+    row of each step, of which an observation is made together with the rows before it, have
+    ``history``, the number of rows, and ``static``, how many numbers a row begins with that do not
+    change in an episode.
 
     Attributes:
         env_id: gymnasium's name of the environment.
@@ -103,6 +111,12 @@ class VectorEnv(Protocol):
         ...
 
 
+def measure_names(env: object) -> tuple[str, ...]:
+    """What a vector environment measures beside the reward; () if nothing."""
+    names: tuple[str, ...] = getattr(env, "measures", ())
+    return names
+
+
 def make_vector(env_id: str, count: int) -> VectorEnv:
     """``count`` copies of a gymnasium environment, by the fastest way proved identical to it.
 
@@ -124,6 +138,10 @@ def make_vector(env_id: str, count: int) -> VectorEnv:
         from suites.envs.pointmass import VectorPointMass
 
         return VectorPointMass(env_id, count)
+    if env_id in PLAYERS_IDS:
+        from suites.envs.players import VectorPlayers
+
+        return VectorPlayers(env_id, count)
     return DirectMujoco(env_id, count) if env_id in DIRECT else GymnasiumLoop(env_id, count)
 
 
