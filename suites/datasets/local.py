@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from results.record import normalized_score
 from suites import catalog
@@ -237,6 +236,7 @@ def _measure(data: store.Dataset) -> dict[str, Any]:
                 "return_mean": float(own.mean()) if len(own) else None,
             }
         )
+    measures = {name: float(np.mean(v)) for name, v in data.episode_measures().items()}
     minimum, maximum, source = reference(_find(data.card["task"]).environment)
     if not len(returns):
         raise DatasetError(
@@ -244,24 +244,12 @@ def _measure(data: store.Dataset) -> dict[str, Any]:
         )
     return {
         **store.measure(returns, lengths),
-        **_measures(data, lengths),
+        **({"measures": measures} if measures else {}),
         **_held_out(data),
         "policies": policies,
         "score_reference": source,
         "score_mean": float(normalized_score(returns.mean(), minimum, maximum)),
     }
-
-
-def _measures(data: store.Dataset, lengths: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Means over complete episodes of what the simulator measured beside the reward."""
-    names = data.card.get("measure_names", ())
-    if not names:
-        return {}
-    sums = np.concatenate((np.zeros((1, len(names))), data.column("measures")))
-    sums = np.cumsum(sums, axis=0, dtype=np.float64)
-    stops = data.last_rows() + 1
-    means = (sums[stops] - sums[stops - lengths]).mean(axis=0)
-    return {"measures": dict(zip(names, means.tolist(), strict=True))}
 
 
 def _held_out(data: store.Dataset) -> dict[str, int]:

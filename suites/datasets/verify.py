@@ -80,7 +80,8 @@ def _replayable() -> set[str]:
     local = (
         environment.env_ids.get("local")
         for environment in ENVIRONMENTS.values()
-        if environment.domain != "sepsis"  # what follows a state there is drawn at random
+        # What follows a state of sepsis is drawn at random; that of a player is hidden.
+        if environment.domain not in ("sepsis", "players")
     )
     return {*DIRECT, *filter(None, local)}
 

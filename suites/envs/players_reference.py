@@ -38,7 +38,7 @@ from suites.envs.players_policies import Logging, assigned, column
 
 PLAYERS_JUDGED, JUDGING_SEED = 4_000, 1
 PLAYERS_SEARCHED, SEARCHING_SEED = 250, 2
-ROUNDS, CONSTANT_ROUNDS, TRIED, KEPT = 10, 4, 16, 4  # of the cross-entropy search
+ROUNDS, CONSTANT_ROUNDS, TRIED, KEPT = 5, 3, 12, 3  # of the cross-entropy search
 _PIECE = 2_000  # players at once
 
 
@@ -303,7 +303,7 @@ def _searched(platform: int, make: Callable[[Floats], Policy], weights: Floats) 
 
 def best_constant(platform: int) -> Floats:
     """The best action ``[3]`` to take always: the best of a grid, and the search from there."""
-    levels = np.linspace(-0.6, 0.6, 4), np.linspace(-0.6, 0.6, 4), np.linspace(-0.6, 0.0, 2)
+    levels = np.linspace(-0.6, 0.6, 4), np.linspace(-0.6, 0.6, 4), np.array([-0.4])
     grid = [np.array(action) for action in product(*levels)]
     values = [_searched(platform, Constant, action) for action in grid]
     return search(platform, Constant, grid[int(np.argmax(values))], 0.15, CONSTANT_ROUNDS)
