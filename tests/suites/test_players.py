@@ -12,7 +12,9 @@ from gymnasium.utils.env_checker import check_env
 
 from baselines.contract import Phase, Spec
 from baselines.random_policy import Random, RandomConfig
+from results.record import read_episodes, scan
 from suites.catalog import PLAYERS, TASKS, reference
+from suites.cli import main
 from suites.datasets import local, store
 from suites.datasets.recipes import players as recipe
 from suites.datasets.store import Dataset
@@ -436,3 +438,26 @@ def test_the_scale_of_scores() -> None:
         assert abs(value - low) < 4 * error + 0.3
         logged = judged.play(platform, judged.Logged, 150, seed=9).mean()[0]
         assert low < logged < low + 0.3 * (high - low)
+
+
+@pytest.mark.usefixtures("hastened")
+def test_records_tell_the_measures(tmp_path: Path) -> None:
+    """Of an agent and of random by the final episodes, of the behaviour by its data's."""
+    suite = tmp_path / "few.yaml"
+    suite.write_text(
+        "tasks: [players-2-overlap-25]\nagents: [bc]\nbudget: tiny\nbudgets:\n  tiny: "
+        "{updates: 2, seeds: 1, evaluations: 1, evaluation_episodes: 2, final_episodes: 3, "
+        "transitions: 2000}"
+    )
+    assert main([str(suite), "--out", str(tmp_path / "runs")]) == 0
+    found = dict(scan(tmp_path / "runs"))
+    records = {record.agent["name"]: folder for folder, record in found.items()}
+    assert set(records) == {"bc", "random", "behaviour"}
+    for name, folder in records.items():
+        told, episodes = found[folder].final["measures"], read_episodes(folder)
+        assert set(told) == set(episodes.measures) == set(players.MEASURES)
+        for measure, value in told.items():
+            assert value == pytest.approx(episodes.measures[measure].mean())
+        assert name == "behaviour" or len(episodes.measures["dwell_time"]) == 3
+    behaviour = found[records["behaviour"]]
+    assert behaviour.final["measures"] == pytest.approx(behaviour.dataset["measures"])
