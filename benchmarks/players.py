@@ -4,13 +4,15 @@
 the vector environment and of a loop over single ones. ``python benchmarks/players.py overlap
 [TRANSITIONS]`` prints, for every task of platform 0, how well a classifier tells from a day's row
 who acted, and how far apart the three policies' rows lie, with the floor of that distance; both as
-the study ``balance`` measures them.
+the study ``balance`` measures them. The same of the ten static numbers alone, which no policy can
+have changed.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,8 @@ def single_speed() -> float:
     return DAYS / (time.process_time() - began)
 
 
-def overlap(task: str, transitions: int) -> dict[str, Any]:
-    """Accuracy of the classifier, with its interval, and the distance with its floor."""
+def overlap(task: str, transitions: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Accuracy of the classifier, with its interval, and the distance with its floor, by view."""
     data = store.load(local.ensure(task, transitions))
     nobody: Any = None  # these measures ask the context for the data and its policies alone
     context = Context(
@@ -75,21 +77,22 @@ def overlap(task: str, transitions: int) -> dict[str, Any]:
     )
     generator = np.random.default_rng(0)
     sample = draw(context, generator)
-    view = standardised(np.asarray(data.column("observations")[sample.rows], np.float64))
-    accuracy = balanced_accuracy(classify(view, sample, seed=0), sample, generator)
-    return {**accuracy, **distances(view, sample, generator)}
+    rows = standardised(np.asarray(data.column("observations")[sample.rows], np.float64))
+    for name, view in (("rows", rows), ("static", rows[:, : data.card["static"]])):
+        accuracy = balanced_accuracy(classify(view, sample, seed=0), sample, generator)
+        yield name, {**accuracy, **distances(view, sample, generator)}
 
 
 def main(verb: str = "speed", transitions: str = str(TRANSITIONS)) -> None:
     if verb == "overlap":
         for quality in ENVIRONMENTS["players-0"].qualities:
-            found = overlap(f"players-0-{quality}", int(transitions))
-            print(
-                f"{quality:<12} accuracy {found['value']:.3f} [{found['low']:.3f}, "
-                f"{found['high']:.3f}], distance {found['between']:.3f}, floor "
-                f"{found['floor']:.3f}",
-                flush=True,
-            )
+            for view, found in overlap(f"players-0-{quality}", int(transitions)):
+                print(
+                    f"{quality:<12} {view:<6} accuracy {found['value']:.3f} [{found['low']:.3f}, "
+                    f"{found['high']:.3f}], distance {found['between']:.3f}, floor "
+                    f"{found['floor']:.3f}",
+                    flush=True,
+                )
     elif verb == "speed":
         print(f"single environment        {single_speed():10,.0f} days per second")
         for count in (1, 32, 256, 1024):
