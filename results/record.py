@@ -51,6 +51,8 @@ class Episodes:
         curve_updates: ``[V]`` gradient updates made before each evaluation during training.
         curve_returns: ``[V, E']`` returns of those evaluations.
         curve_lengths: ``[V, E']`` their lengths.
+        measures: by name ``[E]``, what the environment measured in the final episodes beside the
+            reward; in the file ``measure_<name>``. Most environments measure nothing.
     """
 
     returns: npt.NDArray[np.float64]
@@ -59,6 +61,11 @@ class Episodes:
     curve_updates: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     curve_returns: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     curve_lengths: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    measures: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+
+_MEASURE = "measure_"  # begins the name of an array of a measure
+_ARRAYS = tuple(f.name for f in fields(Episodes) if f.name != "measures")
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ class Record:
         curve: list of {update (counted through all phases), phase (that the update was made in),
             env_steps (collected by this seed so far, 0 while all is offline), return_mean,
             return_std, score, metrics {..}}.
-        final: return_mean, return_std, length_mean, score, last10_score, success_rate; without a
+        final: return_mean, return_std, length_mean, score, last10_score, success_rate, and
+            measures {name: mean over episodes} where the environment has any; without a
             simulator none of these, but action_error, held_out_episodes, held_out_steps, and
             ope_return, ope_effective_episodes where they can be estimated.
         error: type, message, traceback; None if done.
@@ -113,7 +121,7 @@ class Record:
     versions: dict[str, Any]
     timing: dict[str, float]
     curve: list[dict[str, Any]] = field(default_factory=list)
-    final: dict[str, float] = field(default_factory=dict)
+    final: dict[str, Any] = field(default_factory=dict)
     error: dict[str, str] | None = None
     resumes: list[dict[str, Any]] = field(default_factory=list, metadata=_OPTIONAL)
     studies: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=_OPTIONAL)
@@ -219,7 +227,8 @@ def to_json(value: Any) -> bytes:
 def write_record(folder: Path, record: Record, episodes: Episodes | None = None) -> None:
     """Writes a record; ``record.json`` comes last, so a folder that has one is complete."""
     if episodes is not None:
-        arrays = {f.name: getattr(episodes, f.name) for f in fields(Episodes)}
+        arrays = {name: getattr(episodes, name) for name in _ARRAYS}
+        arrays |= {_MEASURE + name: values for name, values in episodes.measures.items()}
         write_atomically(folder / EPISODES_FILE, _packed(arrays))
     write_atomically(folder / RECORD_FILE, to_json(asdict(record)))
 
@@ -301,7 +310,12 @@ def read_episodes(folder: Path) -> Episodes:
     path = folder / EPISODES_FILE
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Episodes(**{f.name: arrays[f.name] for f in fields(Episodes)})
+            measures = {
+                name.removeprefix(_MEASURE): arrays[name]
+                for name in arrays.files
+                if name.startswith(_MEASURE)
+            }
+            return Episodes(**{name: arrays[name] for name in _ARRAYS}, measures=measures)
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file") from None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):

@@ -74,6 +74,9 @@ POINT_MASSES: Mapping[str, Mapping[str, float]] = {
     "pointmass-17-coupled": {"levels": 17, "coupling": 1.0},
 }
 
+# Platforms of synthetic players, each with constants of its own (docs/players.md).
+PLAYERS: Mapping[str, int] = {f"players-{platform}": platform for platform in range(5)}
+
 
 def _environments() -> Iterator[tuple[str, Environment]]:
     qualities: tuple[str, ...]
@@ -123,6 +126,11 @@ def _environments() -> Iterator[tuple[str, Environment]]:
         title = f"Point mass {levels}x{levels}" + ", coupled" * ("coupling" in settings)
         found = Environment(title, "pointmass", env_ids, ("random",), "random", levels**2)
         yield name, found
+    # How much the players of the three logging policies overlap, in percent.
+    qualities = ("overlap-0", "overlap-25", "overlap-50", "overlap-100")
+    for name, platform in PLAYERS.items():
+        env_ids = {"local": f"{NAMESPACE}{name}-v0"}
+        yield name, Environment(f"Players {platform}", "players", env_ids, qualities)
 
 
 def _tasks() -> Iterator[Task]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from baselines.common import Noise
 from baselines.contract import Agent, Memory, Spec, Step
 from suites.datasets.transforms import Transform
 from suites.envs import make_vector
+from suites.envs.mujoco import measure_names
 from suites.spaces import is_integer
 
 # Reset seeds are the same for every agent and training seed, and far from those that data is made
@@ -32,13 +33,16 @@ class Evaluation:
     """Raw returns and lengths ``[S, E]``, and the episodes' reset seeds ``[E]``.
 
     ``successes`` ``[S, E]`` are 1 for episodes in which the environment reported success, 0 for
-    others, and NaN where the environment knows no success.
+    others, and NaN where the environment knows no success. ``measures`` ``[S, E, M]`` are sums over
+    the episode of what the environment measures beside the reward, in the order of its names.
     """
 
     returns: npt.NDArray[np.float64]
     lengths: npt.NDArray[np.int64]
     reset_seeds: npt.NDArray[np.int64]
     successes: npt.NDArray[np.float64]
+    # A checkpoint may be older than measures.
+    measures: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0)))
 
     def success_rate(self, i: int) -> dict[str, float]:
         """The i-th seed's share of successes, for its record; empty where there is no success."""
@@ -57,6 +61,8 @@ class Evaluation:
 
 class NoSimulator:
     """Stands where an :class:`Evaluator` would for tasks that have no simulator: no episodes."""
+
+    measures: tuple[str, ...] = ()
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.seeds = len(seeds)
@@ -86,6 +92,9 @@ class Evaluator:
         transform: of observations and rewards, as in training.
         episodes: E.
         first_reset_seed: episode e is reset with this + e.
+
+    Attributes:
+        measures: names of what the environment measures beside the reward, M of them.
     """
 
     def __init__(
@@ -105,6 +114,7 @@ class Evaluator:
         )
         self.reset_seeds = first_reset_seed + np.arange(episodes)
         self.env = make_vector(env_id, len(self.seeds) * episodes)
+        self.measures = measure_names(self.env)
 
     def run(
         self, agent: Agent, number: int, listen: Callable[[], None] | None = None
@@ -135,6 +145,7 @@ class Evaluator:
         rewards = np.zeros(count)
         returns, lengths = np.zeros(count), np.zeros(count, np.int64)
         successes = np.full(count, np.nan)
+        measures = np.zeros((count, len(self.measures)))
         first, active = np.ones(count, bool), np.ones(count, bool)
         memory: Memory | None = None
         while active.any():
@@ -153,6 +164,8 @@ class Evaluator:
             lengths += active
             if played.successes is not None:
                 successes = np.fmax(successes, played.successes)
+            if played.measures is not None:
+                measures += played.measures
             active = active & ~(played.terminations | played.truncations)
             first[:] = False
             if listen is not None:
@@ -162,6 +175,7 @@ class Evaluator:
             lengths.reshape(seeds, episodes),
             self.reset_seeds,
             successes.reshape(seeds, episodes),
+            measures.reshape(seeds, episodes, len(self.measures)),
         )
 
     def _tensor(self, values: npt.NDArray[np.generic]) -> torch.Tensor:

@@ -43,7 +43,7 @@ def metric_points(curve: list[dict[str, Any]], i: int) -> list[dict[str, Any]]:
     ]
 
 
-def summary(job: Job, returns: Any) -> dict[str, float]:
+def summary(job: Job, returns: Any) -> dict[str, Any]:
     """Mean and spread of returns, and the mean on D4RL's scale; what there is of these."""
     if not np.size(returns):
         return {}
@@ -66,6 +66,8 @@ def make_record(
     final = summary(job, episodes.returns) | dict(judged or {})
     if episodes.lengths.size:
         final["length_mean"] = float(np.mean(episodes.lengths))
+    if episodes.measures and episodes.lengths.size:
+        final["measures"] = {name: float(np.mean(v)) for name, v in episodes.measures.items()}
     if "score" in final:
         scores = [point["score"] for point in curve[-LAST:]]
         final["last10_score"] = float(np.mean(scores)) if scores else final["score"]
@@ -166,7 +168,10 @@ def _episodes(training: Training, i: int, final: Evaluation) -> Episodes:
             "curve_returns": np.stack([e.returns[i] for e in training.curve_evaluations]),
             "curve_lengths": np.stack([e.lengths[i] for e in training.curve_evaluations]),
         }
-    return Episodes(final.returns[i], final.lengths[i], final.reset_seeds, **curve)
+    measures = dict(zip(training.measures, final.measures[i].T, strict=True))
+    return Episodes(
+        final.returns[i], final.lengths[i], final.reset_seeds, **curve, measures=measures
+    )
 
 
 def _curve(training: Training, i: int) -> list[dict[str, Any]]:

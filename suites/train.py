@@ -153,6 +153,7 @@ class Training:
         self.findings: list[list[Finding]] = [[] for _ in job.seeds]
         self.studies: dict[str, list[Outcome]] = {}
         self.curve_evaluations: list[Evaluation] = []
+        self.measures: tuple[str, ...] = ()  # of the final evaluation
         self.judged: list[dict[str, float]] = [{} for _ in job.seeds]  # by held-out data
         self.keeper = Keeper(job, circumstances(job, self.dataset.card["sha256"]))
 
@@ -281,6 +282,7 @@ class Training:
         started = time.perf_counter()
         final_evaluator = self.evaluator(budget["final_episodes"], FINAL_RESET_SEED)
         final = final_evaluator.run(self.agent, len(self.curve), self.evaluating)
+        self.measures = final_evaluator.measures
         final_evaluator.close()
         if self.held_out is not None:
             self.judged = judge(
@@ -396,7 +398,8 @@ def prepare(job: Job, progress: Progress) -> None:
         "updates_per_s": 0.0,
         "peak_memory_mib": provenance.peak_memory_mib(),
     }
-    episodes = Episodes(returns, lengths, np.full(len(returns), -1, np.int64))
+    nowhere = np.full(len(returns), -1, np.int64)
+    episodes = Episodes(returns, lengths, nowhere, measures=dataset.episode_measures())
     for path in job.paths:
         folder = Path(job.out) / path
         record = make_record(job, 0, dataset.card, timing, episodes, [])

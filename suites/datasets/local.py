@@ -160,6 +160,7 @@ def _recipe_of(task: Task) -> Recipe:
 
 def _make(wanted: dict[str, Any], place: Path, jobs: int, progress: Progress) -> None:
     from suites.envs import make_vector
+    from suites.envs.mujoco import measure_names
 
     began = time.monotonic()
     env = make_vector(wanted["env_id"], 1)
@@ -180,6 +181,9 @@ def _make(wanted: dict[str, Any], place: Path, jobs: int, progress: Progress) ->
             "action_shape": list(env.action_space.shape or ()),
             "reward_parts": list(part_names(env)),
             "horizon": env.horizon,
+            # Of how many rows an observation is made, where that is more than one.
+            **{name: getattr(env, name) for name in ("history", "static") if hasattr(env, name)},
+            **({"measure_names": list(names)} if (names := measure_names(env)) else {}),
             "versions": {name: version(name) for name in ("mujoco", "gymnasium", "numpy")},
             "seconds": round(time.monotonic() - began, 1),
             "jobs": jobs,
@@ -232,6 +236,7 @@ def _measure(data: store.Dataset) -> dict[str, Any]:
                 "return_mean": float(own.mean()) if len(own) else None,
             }
         )
+    measures = {name: float(np.mean(v)) for name, v in data.episode_measures().items()}
     minimum, maximum, source = reference(_find(data.card["task"]).environment)
     if not len(returns):
         raise DatasetError(
@@ -239,6 +244,7 @@ def _measure(data: store.Dataset) -> dict[str, Any]:
         )
     return {
         **store.measure(returns, lengths),
+        **({"measures": measures} if measures else {}),
         **_held_out(data),
         "policies": policies,
         "score_reference": source,

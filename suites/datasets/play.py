@@ -48,6 +48,17 @@ def task_entropy(task: str) -> int:
     return int.from_bytes(hashlib.sha256(task.encode()).digest()[:8])
 
 
+def episode_chance(entropy: tuple[int, ...], number: int) -> tuple[np.random.Generator, int]:
+    """What one who acts draws an episode's randomness from, and the seed of the episode's reset.
+
+    Args:
+        entropy: as :func:`play` has it.
+        number: of the episode.
+    """
+    generator = np.random.default_rng(np.random.SeedSequence([*entropy, number]))
+    return generator, FIRST_RESET_SEED + int(generator.integers(2**31))
+
+
 def part_names(env: VectorEnv) -> tuple[str, ...]:
     """The parts of the reward that local data has; all of it is one where none are known."""
     return env.reward_parts or ("reward",)
@@ -60,6 +71,8 @@ def columns_of(env: VectorEnv, log_probs: bool = False) -> dict[str, list[int]]:
         env: the simulator.
         log_probs: whether the logged actions' log-probabilities are among them.
     """
+    from suites.envs.mujoco import measure_names
+
     observation = math.prod(env.observation_space.shape or ())
     action = math.prod(env.action_space.shape or ())
     return store.layout(
@@ -73,6 +86,7 @@ def columns_of(env: VectorEnv, log_probs: bool = False) -> dict[str, list[int]]:
             "policy_ids": 1,
             "reward_parts": len(part_names(env)),
             **({"action_log_probs": 1} if log_probs else {}),
+            **({"measures": len(names)} if (names := measure_names(env)) else {}),
         }
     )
 
@@ -142,8 +156,7 @@ def play(
                 if due <= 0:
                     break
                 due -= expected
-                generator = np.random.default_rng(np.random.SeedSequence([*entropy, begun]))
-                reset_seed = FIRST_RESET_SEED + int(generator.integers(2**31))
+                generator, reset_seed = episode_chance(entropy, begun)
                 observations[slot] = vector.reset(slot, reset_seed)
                 policies[slot] = actor.begin(slot, observations[slot], generator)
                 running[slot] = begun
@@ -170,6 +183,8 @@ def play(
         put(row, "truncations", step.truncations)
         put(row, "policy_ids", policies)
         put(row, "reward_parts", parts)
+        if step.measures is not None:
+            put(row, "measures", step.measures)
         if log_probs:
             put(row, "action_log_probs", actor.log_probs)  # type: ignore[attr-defined]
         stepped = np.flatnonzero(active)

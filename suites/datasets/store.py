@@ -130,6 +130,20 @@ class Dataset:
         rewards, terminations, truncations = (self.column(name)[start:stop] for name in names)
         return episodes(rewards, terminations, truncations, self.card.get("horizon"))
 
+    def episode_measures(self) -> dict[str, npt.NDArray[np.float64]]:
+        """By name ``[E]``: what the simulator measured in the episodes of :meth:`episodes`.
+
+        Beside the reward; most simulators measure nothing.
+        """
+        names = self.card.get("measure_names", ())
+        if not names:
+            return {}
+        _, lengths = self.episodes()
+        steps = np.cumsum(self.column("measures"), axis=0, dtype=np.float64)
+        until = np.concatenate((np.zeros((1, len(names))), steps))
+        stops = self.last_rows() + 1
+        return dict(zip(names, (until[stops] - until[stops - lengths]).T, strict=True))
+
     def last_rows(self) -> npt.NDArray[np.int64]:
         """The last row of every complete episode, in the order of :meth:`episodes`."""
         if self.logged is not None:

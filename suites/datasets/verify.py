@@ -80,8 +80,8 @@ def _replayable() -> set[str]:
     local = (
         environment.env_ids.get("local")
         for environment in ENVIRONMENTS.values()
-        # What follows a state is drawn at random there.
-        if environment.domain not in ("sepsis", "bedside")
+        # What follows a state is drawn at random with patients; that of a player is hidden.
+        if environment.domain not in ("sepsis", "bedside", "players")
     )
     return {*DIRECT, *filter(None, local)}
 

@@ -18,7 +18,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from suites.catalog import NAMESPACE, POINT_MASSES
+from suites.catalog import NAMESPACE, PLAYERS, POINT_MASSES
 from suites.envs import registered
 
 Floats = npt.NDArray[np.float64]
@@ -36,6 +36,7 @@ SEPSIS = "fastq_bench/sepsis-v0"
 SEPSIS_HIDDEN, SEPSIS_SHOWN = "fastq_bench/sepsis-hidden-v0", "fastq_bench/sepsis-shown-v0"
 # What the doctor saw is not shown, and is.
 BEDSIDE_HIDDEN, BEDSIDE_SHOWN = "fastq_bench/bedside-hidden-v0", "fastq_bench/bedside-shown-v0"
+PLAYERS_IDS = frozenset(f"{NAMESPACE}{name}-v0" for name in PLAYERS)
 POINT_MASS_IDS = frozenset(f"{NAMESPACE}{name}-v0" for name in POINT_MASSES)
 
 # Hopper and Walker2d clip the joint velocities they show; gymnasium writes the bound as a literal
@@ -53,6 +54,8 @@ class VectorStep(NamedTuple):
         truncations: ``[E]``, True where the time limit was reached.
         parts: ``[E, C]``, the additive parts of the reward, in the order of ``reward_parts``.
         successes: ``[E]``, True where ``info["success"]`` is; None if the environment has none.
+        measures: ``[E, M]``, what the step adds to the environment's ``measures``; None if it has
+            none.
     """
 
     observations: Floats
@@ -61,6 +64,7 @@ class VectorStep(NamedTuple):
     truncations: Flags
     parts: Floats
     successes: Flags | None = None
+    measures: Floats | None = None
 
 
 class VectorEnv(Protocol):
@@ -70,7 +74,11 @@ class VectorEnv(Protocol):
     :class:`DirectMujoco` has; studies ask for them. Those whose whole state can be kept have
     ``save`` and ``load``; of others, a run that goes on in the middle of an episode plays it again.
     ``noop`` and ``effects`` are the environment's attributes of these names, if it has them; see
-    :class:`baselines.contract.Spec`.
+    :class:`baselines.contract.Spec`. Those that measure more than the reward have ``measures``, the
+    names of what :attr:`VectorStep.measures` adds up; see :func:`measure_names`. Those that show a
+    row of each step, of which an observation is made together with the rows before it, have
+    ``history``, the number of rows, and ``static``, how many numbers a row begins with that do not
+    change in an episode.
 
     Attributes:
         env_id: gymnasium's name of the environment.
@@ -105,6 +113,12 @@ class VectorEnv(Protocol):
         ...
 
 
+def measure_names(env: object) -> tuple[str, ...]:
+    """What a vector environment measures beside the reward; () if nothing."""
+    names: tuple[str, ...] = getattr(env, "measures", ())
+    return names
+
+
 def make_vector(env_id: str, count: int) -> VectorEnv:
     """``count`` copies of a gymnasium environment, by the fastest way proved identical to it.
 
@@ -130,6 +144,10 @@ def make_vector(env_id: str, count: int) -> VectorEnv:
         from suites.envs.pointmass import VectorPointMass
 
         return VectorPointMass(env_id, count)
+    if env_id in PLAYERS_IDS:
+        from suites.envs.players import VectorPlayers
+
+        return VectorPlayers(env_id, count)
     return DirectMujoco(env_id, count) if env_id in DIRECT else GymnasiumLoop(env_id, count)
 
 

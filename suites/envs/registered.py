@@ -12,8 +12,8 @@ from typing import Any
 
 import gymnasium
 
-from suites.catalog import NAMESPACE, POINT_MASSES
-from suites.datasets.recipes import bedside, pointmass, regions, sepsis
+from suites.catalog import NAMESPACE, PLAYERS, POINT_MASSES
+from suites.datasets.recipes import bedside, players, pointmass, regions, sepsis
 from suites.envs.manipulation import HANDS, KITCHEN_TASKS, register_robotics
 from suites.envs.mazes import ANT_MAZES, POINT_MAZES
 
@@ -50,6 +50,8 @@ _register("bedside-hidden-v0", "bedside:Bedside", bedside.STEPS)
 _register("bedside-shown-v0", "bedside:Bedside", bedside.STEPS, show_day=True)
 for _name, _settings in POINT_MASSES.items():
     _register(f"{_name}-v0", "pointmass:PointMass", pointmass.STEPS, **_settings)
+for _name, _platform in PLAYERS.items():
+    _register(f"{_name}-v0", "players:Players", players.STEPS, platform=_platform)
 
 
 def make_known(env_id: str) -> None:

@@ -69,6 +69,23 @@ def test_round_trip(tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {RECORD_FILE, EPISODES_FILE}
 
 
+def test_measures_stand_beside_a_record(tmp_path: Path) -> None:
+    """Where there are any: other files are what they were, and are read as before."""
+    none = np.zeros(0, np.int64)
+    plain = Episodes(np.ones(2), np.ones(2, np.int64), none)
+    write_record(tmp_path / "plain", RECORD, plain)
+    with np.load(tmp_path / "plain" / "episodes.npz") as arrays:
+        assert not [name for name in arrays.files if name.startswith("measure_")]
+    assert read_episodes(tmp_path / "plain").measures == {}
+    values = np.array([3.0, 4.5])
+    with_some = Episodes(np.ones(2), np.ones(2, np.int64), none, measures={"dwell_time": values})
+    write_record(tmp_path / "more", RECORD, with_some)
+    with np.load(tmp_path / "more" / "episodes.npz") as arrays:
+        np.testing.assert_array_equal(arrays["measure_dwell_time"], values)
+    back = read_episodes(tmp_path / "more").measures
+    np.testing.assert_array_equal(back["dwell_time"], values)
+
+
 @given(cut=st.integers(0, 400))
 def test_a_truncated_record_is_named(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("cut")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from suites.catalog import Task
     from suites.datasets.store import Dataset
 
-_MODULES = ("bedside", "locomotion", "maze2d", "pointmass", "regions", "sepsis")
+_MODULES = ("bedside", "locomotion", "maze2d", "players", "pointmass", "regions", "sepsis")
 DOMAINS = {domain: f"suites.datasets.recipes.{domain}" for domain in _MODULES}
 
 
