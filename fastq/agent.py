@@ -3,7 +3,7 @@ counterfactual action estimation in offline RL (arXiv 2504.21383).
 
 TD3+BC on a representation z that hides which logging policy k a state comes from:
 
-    h        = PE_k(s), or s itself
+    h        = PE_k(s), or s itself (where it is a history: features of it)
     z        = BR(h),            y = r + gamma_t (1 - d) min_i Q'_i(z', clip(pi'(z') + noise))
     L_Q      = sum_i E (Q_i(z, a) - y)^2 + w_dec L_dec + CE(clf(GRL_lambda(z)), k)
     L_dec    = sum_i E mean_j (w_ij(z, a) Q_i(z, a) - c_j r_j)^2
@@ -24,7 +24,8 @@ from torch import Tensor
 from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, polyak
 from baselines.config import UsageError
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
-from baselines.nets import MLP, ActionBox, observation_size
+from baselines.encoders import Encoder, HistoryEncoder, encoder
+from baselines.nets import MLP, ActionBox
 from fastq.balancing import Balancing, adversary_losses, balanced_accuracy
 from fastq.config import PRESETS, FastQConfig
 from fastq.critic import DecomposedQ, decomposition_losses, objective_weights
@@ -73,7 +74,14 @@ class FastQ(Stateful):
 
     def __init__(self, spec: Spec, config: FastQConfig, seeds: Sequence[int]) -> None:
         self.config, self.box = config, ActionBox.of(spec.action_space)
-        observation, action = observation_size(spec.observation_space), self.box.size
+        action = self.box.size
+        # An expert's view has an encoder of its own.
+        self.encoder: Encoder | None = None if config.views else encoder(spec.observation_space)
+        if config.balance == "frozen" and isinstance(self.encoder, HistoryEncoder):
+            raise UsageError(
+                "balance frozen lets no gradient through to the encoder of histories; set balance "
+                "to learned or none"
+            )
         # Without logged ids, or with one policy, there is nobody to balance against or to ask.
         grouped = "policy_groups" in self.needs(config).fields
         self.policies = max(1, spec.policy_groups) if grouped else 1
@@ -94,11 +102,11 @@ class FastQ(Stateful):
         improving = [p for p in spec.phases if not (self.learns_experts and p.name == "represent")]
         self.total = max(1, sum(phase.updates for phase in improving))  # the schedules' length
 
-        view = config.expert_hidden[-1] if config.views else observation
+        view = config.expert_hidden[-1] if self.encoder is None else self.encoder.size
         width = view if config.balance == "none" else config.balance_width or 2 * view
         self.experts_net = PolicyExperts.build(
             self.policies,
-            observation,
+            spec.observation_space,
             action,
             config.expert_hidden,
             "shared" if config.experts == "shared" else "separate",
@@ -115,6 +123,8 @@ class FastQ(Stateful):
         self.noise = Noise.for_seeds(seeds, "update", device=spec.device, dtype=dtype)
         zeros = torch.zeros(len(seeds), device=spec.device, dtype=dtype)
         self.actor, self.critic = self.actor_net.init(init), self.critic_net.init(init)
+        if self.encoder is not None:
+            self.critic.update(self.encoder.init(init))
         self.experts = self.experts_net.init(init) if self.learns_experts else {}
         self.balance = {} if config.balance == "none" else self.balance_net.init(init)
         self.moments = self.balance_net.statistics(self.balance) if self.balance else {}
@@ -173,11 +183,29 @@ class FastQ(Stateful):
         return batch["policy_groups"] if self.policies > 1 else None
 
     @torch.no_grad()
-    def view(self, observations: Tensor, groups: Tensor | None) -> Tensor:
-        """h ``[S, B, H]``: the state as policy ``groups``' expert sees it, or the state itself."""
-        if not self.config.views:
-            return observations
-        each = self.experts_net.features(self.experts, observations)
+    def experts_views(self, observations: Tensor) -> Tensor:
+        """The state as every policy's expert sees it, ``[S, P, B, H]``."""
+        return self.experts_net.features(self.experts, observations)
+
+    def view(
+        self,
+        observations: Tensor,
+        groups: Tensor | None,
+        each: Tensor | None = None,
+        *,
+        target: bool = False,
+    ) -> Tensor:
+        """h ``[S, B, H]``: the state as policy ``groups``' expert sees it, or the state itself.
+
+        Args:
+            observations: ``[S, B, O]``.
+            groups: ``[S, B]``; None where there is but one policy.
+            each: :meth:`experts_views`, if they are there already.
+            target: by the encoder's target, where states are histories and no expert sees them.
+        """
+        if self.encoder is not None:
+            return self.encoder(self.critic_target if target else self.critic, observations)
+        each = self.experts_views(observations) if each is None else each
         return each[:, 0] if groups is None else pick(each, groups)
 
     def balanced(self, views: Tensor, *, training: bool = False, target: bool = False) -> Tensor:
@@ -210,11 +238,19 @@ class FastQ(Stateful):
         """c_j r_j ``[S, B, D]``: what the objectives add to the reward, nothing where they cost."""
         return batch["reward_parts"].index_select(-1, self.columns).clamp(min=0)
 
-    def improve_critic(self, batch: Batch, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """One step on L_Q; returns the views h and features z of the states, without gradient."""
+    def improve_critic(
+        self, batch: Batch, actions: Tensor, each: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """One step on L_Q; returns the views h and features z of the states, without gradient.
+
+        Args:
+            batch: the update's.
+            actions: in [-1, 1], ``[S, B, A]``.
+            each: :meth:`experts_views` of the states; None where they are no views.
+        """
         groups, frozen_layer = self.groups(batch), self.config.balance == "frozen"
-        views = self.view(batch["observations"], groups)
-        next_views = self.view(batch["next_observations"], groups)
+        views = self.view(batch["observations"], groups, each)
+        next_views = self.view(batch["next_observations"], groups, target=True)
         with torch.set_grad_enabled(not frozen_layer):
             if frozen_layer:  # the pass of the authors' adversarial loss, which has no gradient
                 self.balanced(views, training=True)
@@ -250,13 +286,15 @@ class FastQ(Stateful):
             if self.judges:
                 accuracy = balanced_accuracy(logits, batch["policy_groups"])
                 self._smooth("policy_accuracy", accuracy)
-        return views, features.detach()
+        return views.detach(), features.detach()
 
     # The actor ---------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def explore(self, batch: Batch, views: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
-        """Counterfactual exploration.
+    def explore(
+        self, batch: Batch, views: Tensor, actions: Tensor, each: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Counterfactual exploration; arguments as of :meth:`improve_actor`.
 
         Returns:
             The views h~ ``[S, B, H]`` and actions a~ ``[S, B, A]`` to learn from, and what every
@@ -267,7 +305,7 @@ class FastQ(Stateful):
         size = own.shape[1]
         coins, jumps = self.noise.uniform(size), self.noise.integers(count - 1, size)
         chosen = swap(own, coins, jumps, count, rate)
-        each = self.experts_net.features(self.experts, batch["observations"])
+        each = self.experts_views(batch["observations"]) if each is None else each
         everyone = self.experts_net.actions(self.experts, each)
         factual = (chosen == own).unsqueeze(-1)
         actions = torch.where(factual, actions, pick(everyone, chosen))
@@ -284,12 +322,27 @@ class FastQ(Stateful):
         cloning = (chosen - actions).square().mean((1, 2))
         return -weight * values.mean(1) + cloning, cloning, chosen.detach()
 
-    def improve_actor(self, batch: Batch, views: Tensor, features: Tensor, actions: Tensor) -> None:
-        """One step on L_pi, and the targets after it."""
+    def improve_actor(
+        self,
+        batch: Batch,
+        views: Tensor,
+        features: Tensor,
+        actions: Tensor,
+        each: Tensor | None = None,
+    ) -> None:
+        """One step on L_pi, and the targets after it.
+
+        Args:
+            batch: the update's.
+            views: h of its states, ``[S, B, H]``.
+            features: z of them, ``[S, B, Z]``.
+            actions: in [-1, 1], ``[S, B, A]``.
+            each: :meth:`experts_views` of the states, if they are there already.
+        """
         c = self.config
         everyone = None
         if self.explores:
-            views, actions, everyone = self.explore(batch, views, actions)
+            views, actions, everyone = self.explore(batch, views, actions, each)
         if c.balance != "frozen":  # the authors' actor sees what their critic saw
             with torch.no_grad():
                 features = self.balanced(views)
@@ -318,9 +371,10 @@ class FastQ(Stateful):
             self.expert_optimizer.step(losses)
             self.seen["expert_loss"] = losses.detach()
         if not self.learns_experts or phase != "represent":  # one policy needs no experts
-            views, features = self.improve_critic(batch, actions)
+            each = self.experts_views(batch["observations"]) if self.config.views else None
+            views, features = self.improve_critic(batch, actions, each)
             if self.updates % self.config.policy_delay == 0:
-                self.improve_actor(batch, views, features, actions)
+                self.improve_actor(batch, views, features, actions, each)
         return dict(self.seen)
 
     @torch.no_grad()
@@ -337,7 +391,7 @@ class FastQ(Stateful):
         """z ``[S, B, Z]`` where nobody says which policy's view to take."""
         if not self.config.views or self.policies == 1:
             return self.balanced(self.view(observations, None))
-        each = self.experts_net.features(self.experts, observations)
+        each = self.experts_views(observations)
         # All views of all states as one batch, [S, P, B, Z].
         policies, size = each.shape[1:3]
         flat = self.balanced(each.flatten(1, 2))
@@ -383,7 +437,7 @@ class FastQ(Stateful):
         """
         if not self.learns_experts:
             raise ValueError("this configuration trains no policy experts")
-        each = self.experts_net.features(self.experts, observations)
+        each = self.experts_views(observations)
         return self.box.scale(self.experts_net.actions(self.experts, each)).transpose(1, 2)
 
     @torch.no_grad()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from gymnasium import spaces
 from torch import Tensor
 
 from baselines.common import Noise, Parameters
-from baselines.nets import MLP, perceptron
+from baselines.encoders import Encoder, encoder
+from baselines.nets import MLP
 from fastq.balancing import class_shares
 
 
@@ -18,11 +20,13 @@ class PolicyExperts:
 
     Attributes:
         count: P, logging policies.
-        trunk: s -> features, P of them or one that all share.
+        encoder: of s where it is a history: an LSTM, as many of them as trunks.
+        trunk: s, or what its encoder makes of it, -> features; P of them or one that all share.
         head: features -> action, P of them.
     """
 
     count: int
+    encoder: Encoder
     trunk: MLP
     head: MLP
 
@@ -30,30 +34,32 @@ class PolicyExperts:
     def build(
         cls,
         count: int,
-        observation: int,
+        space: spaces.Space[Any],
         action: int,
         hidden: tuple[int, ...],
         kind: Literal["separate", "shared"],
     ) -> PolicyExperts:
         """``kind``: a trunk per policy (paper), or one with P heads (authors' players code)."""
-        trunk = MLP((observation, *hidden), copies=count if kind == "separate" else None)
-        return cls(count, trunk, MLP((hidden[-1], action), copies=count))
+        copies = count if kind == "separate" else None
+        seen = encoder(space, copies)
+        trunk = MLP((seen.size, *hidden), copies=copies)
+        return cls(count, seen, trunk, MLP((hidden[-1], action), copies=count))
 
     def init(self, noise: Noise) -> Parameters:
-        """Draws parameters; the trunk's names begin with "trunk.", the head's with "head."."""
+        """Draws parameters; names begin with "trunk.", "head." or "encoder."."""
         parts = {"trunk": self.trunk.init(noise), "head": self.head.init(noise)}
-        return {f"{part}.{name}": v for part, values in parts.items() for name, v in values.items()}
+        named = {f"{part}.{n}": v for part, values in parts.items() for n, v in values.items()}
+        return {**named, **self.encoder.init(noise)}
 
     def features(self, parameters: Parameters, observations: Tensor) -> Tensor:
         """h_k(s) of every expert, ``[S, P, B, H]``."""
-        hidden = self.trunk(_section(parameters, "trunk."), observations).relu()
+        seen = self.encoder(parameters, observations)
+        hidden = self.trunk(_section(parameters, "trunk."), seen).relu()
         return hidden if self.trunk.copies else hidden.unsqueeze(1).expand(-1, self.count, -1, -1)
 
     def actions(self, parameters: Parameters, features: Tensor) -> Tensor:
         """Actions in [-1, 1], ``[S, P, B, A]``, from the experts' own features."""
-        head = _section(parameters, "head.")
-        # The ensemble's own call would show all members one input; here each has its features.
-        return perceptron(features, head["weight0"], head["bias0"]).tanh()
+        return self.head(_section(parameters, "head."), features).tanh()
 
     def losses(
         self, parameters: Parameters, observations: Tensor, actions: Tensor, groups: Tensor
