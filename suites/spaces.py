@@ -42,6 +42,8 @@ def to_plain(space: spaces.Space[Any]) -> Plain:
 def histories(row: spaces.Box, static: int, days: int) -> spaces.Dict:
     """Observations that are the last days of an episode; see :mod:`suites.datasets.history`.
 
+    They are float32, whatever rows are.
+
     Args:
         row: of a day row.
         static: numbers of a row that hold in all of an episode; its first.
@@ -51,9 +53,8 @@ def histories(row: spaces.Box, static: int, days: int) -> spaces.Dict:
     def part(bounds: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         return bounds[:static], np.tile(bounds[static:], (days, 1))
 
-    dtype: Any = row.dtype
     bounds = zip(("static", "temporal"), part(row.low), part(row.high), strict=True)
-    return spaces.Dict({key: spaces.Box(low, high, dtype=dtype) for key, low, high in bounds})
+    return spaces.Dict({key: spaces.Box(low, high, dtype=np.float32) for key, low, high in bounds})
 
 
 def from_plain(plain: Mapping[str, Any]) -> spaces.Space[Any]:

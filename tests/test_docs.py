@@ -79,6 +79,19 @@ def test_the_tutorial_runs(
     assert np.isfinite(names["table"][["bc", "median_bc"]].to_numpy()).all()
 
 
+def test_the_worked_example_of_own_logs_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASTQ_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("suites.cli.estimate", lambda jobs, _: [Estimate()] * len(jobs))
+    names: dict[str, Any] = {}
+    for block in blocks(DOCS / "own-histories.md"):
+        run_block(block, names)
+    assert set(names["runs"]["agent"]) >= {"bc", "fastq"}
+    assert names["offer"].shape == (1, 1) and abs(names["offer"]).max() <= 1
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_on_every_page_is_python(page: Path) -> None:
     for block in blocks(page):

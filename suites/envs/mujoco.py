@@ -68,9 +68,7 @@ class VectorEnv(Protocol):
     :class:`DirectMujoco` has; studies ask for them. Those whose whole state can be kept have
     ``save`` and ``load``; of others, a run that goes on in the middle of an episode plays it again.
     ``noop`` and ``effects`` are the environment's attributes of these names, if it has them; see
-    :class:`baselines.contract.Spec`. Those whose observations are histories show day rows and have
-    ``history``, the days of a window, and ``static``, the numbers of a row that hold in all of an
-    episode; see :mod:`suites.datasets.history`.
+    :class:`baselines.contract.Spec`.
 
     Attributes:
         env_id: gymnasium's name of the environment.

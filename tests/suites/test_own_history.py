@@ -40,6 +40,7 @@ def days(**changes: Any) -> dict[str, Any]:
     rows = made.pop("observations"), made.pop("next_observations")
     arrays: dict[str, Any] = {**made, "history": DAYS}
     arrays["policy_ids"] = made["policy_ids"].astype(int)
+    arrays["reward_parts"] = np.stack([0.25 * made["rewards"], 0.75 * made["rewards"]], 1)
     for name, values in zip(("observations", "next_observations"), rows, strict=True):
         arrays[f"{name}/static"] = values[:, :STATIC]
         arrays[f"{name}/temporal"] = values[:, STATIC:]
