@@ -34,6 +34,7 @@ from fastq.experts import PolicyExperts, pick
 from fastq.exploration import swap
 from fastq.reversal import reverse
 from fastq.schedules import DiscountStages, between
+from fastq.watching import metric_names, watch
 
 RAMP = 0.1  # share of the updates over which the reversal grows from 0
 REPRESENT = 0.1  # share of the updates that pre-train the experts
@@ -144,7 +145,8 @@ class FastQ(Stateful):
         self.actor_optimizer = Adam(self.actor, config.actor_lr)
         self.expert_optimizer = Adam(self.experts, config.expert_lr)
         self.columns = torch.tensor(self.objectives, dtype=torch.int64, device=spec.device)
-        self.seen = {name: zeros.clone() for name in self._metric_names()}
+        names = metric_names(decomposes > 0, self.judges, self.learns_experts, self.explores)
+        self.seen = {name: zeros.clone() for name in names}
         self.parts = {
             "actor": self.actor,
             "critic": self.critic,
@@ -162,19 +164,6 @@ class FastQ(Stateful):
             "seen": self.seen,
             "noise": self.noise,
         }
-
-    def _metric_names(self) -> list[str]:
-        names = ["critic_loss", "td_loss", "q_mean", "q_excess", "reward_bound", "discount"]
-        names += ["discounts_forced", "progress", "actor_loss", "bc_loss"]
-        if self.critic_net.objectives:
-            names += ["decomposition_loss", "q_negative", "weight_saturation", "overflow_weight"]
-        if self.judges:
-            names += ["classifier_loss", "policy_accuracy"]
-        if self.learns_experts:
-            names.append("expert_loss")
-        if self.explores:
-            names += ["exploration", "nearest_policy_share"]
-        return names
 
     # The representation ------------------------------------------------------------------------
 
@@ -197,16 +186,19 @@ class FastQ(Stateful):
     ) -> Tensor:
         """h ``[S, B, H]``: the state as policy ``groups``' expert sees it, or the state itself.
 
-        Args:
-            observations: ``[S, B, O]``.
-            groups: ``[S, B]``; None where there is but one policy.
-            each: :meth:`experts_views`, if they are there already.
-            target: by the encoder's target, where states are histories and no expert sees them.
+        Of ``each`` of :meth:`experts_views`, if they are there; where states are histories that no
+        expert sees, by the encoder or its ``target``.
         """
         if self.encoder is not None:
             return self.encoder(self.critic_target if target else self.critic, observations)
-        each = self.experts_views(observations) if each is None else each
-        return each[:, 0] if groups is None else pick(each, groups)
+        if groups is None:
+            groups = torch.zeros(
+                observations.shape[:2], dtype=torch.int64, device=observations.device
+            )
+        if each is not None:
+            return pick(each, groups)
+        with torch.no_grad():
+            return self.experts_net.own(self.experts, observations, groups)
 
     def balanced(self, views: Tensor, *, training: bool = False, target: bool = False) -> Tensor:
         """z ``[S, B, Z]`` of h ``[S, B, H]``.
@@ -243,10 +235,7 @@ class FastQ(Stateful):
     ) -> tuple[Tensor, Tensor]:
         """One step on L_Q; returns the views h and features z of the states, without gradient.
 
-        Args:
-            batch: the update's.
-            actions: in [-1, 1], ``[S, B, A]``.
-            each: :meth:`experts_views` of the states; None where they are no views.
+        ``each`` are the states' :meth:`experts_views`, if they are there already.
         """
         groups, frozen_layer = self.groups(batch), self.config.balance == "frozen"
         views = self.view(batch["observations"], groups, each)
@@ -282,7 +271,9 @@ class FastQ(Stateful):
         self.seen["critic_loss"], self.seen["td_loss"] = losses.detach(), td_losses.detach()
         self.seen["q_mean"] = values.detach().mean((1, 2))
         if self._looks():
-            self._watch(batch, outputs.detach())
+            progress, stages = self.updates / self.total, self.stages
+            decomposed = self.critic_net.objectives > 0
+            watch(self.seen, batch["rewards"], outputs.detach(), stages, progress, decomposed)
             if self.judges:
                 accuracy = balanced_accuracy(logits, batch["policy_groups"])
                 self._smooth("policy_accuracy", accuracy)
@@ -294,7 +285,7 @@ class FastQ(Stateful):
     def explore(
         self, batch: Batch, views: Tensor, actions: Tensor, each: Tensor | None
     ) -> tuple[Tensor, ...]:
-        """Counterfactual exploration; arguments as of :meth:`improve_actor`.
+        """Counterfactual exploration.
 
         Returns:
             The views h~ ``[S, B, H]`` and actions a~ ``[S, B, A]`` to learn from, and what every
@@ -330,15 +321,7 @@ class FastQ(Stateful):
         actions: Tensor,
         each: Tensor | None = None,
     ) -> None:
-        """One step on L_pi, and the targets after it.
-
-        Args:
-            batch: the update's.
-            views: h of its states, ``[S, B, H]``.
-            features: z of them, ``[S, B, Z]``.
-            actions: in [-1, 1], ``[S, B, A]``.
-            each: :meth:`experts_views` of the states, if they are there already.
-        """
+        """One step on L_pi, and the targets after it, from h, z and ``each`` of the states."""
         c = self.config
         everyone = None
         if self.explores:
@@ -371,7 +354,10 @@ class FastQ(Stateful):
             self.expert_optimizer.step(losses)
             self.seen["expert_loss"] = losses.detach()
         if not self.learns_experts or phase != "represent":  # one policy needs no experts
-            each = self.experts_views(batch["observations"]) if self.config.views else None
+            due = (self.updates + 1) % self.config.policy_delay == 0
+            each = None
+            if due and self.explores and self.config.views:  # then every expert is asked anyway
+                each = self.experts_views(batch["observations"])
             views, features = self.improve_critic(batch, actions, each)
             if self.updates % self.config.policy_delay == 0:
                 self.improve_actor(batch, views, features, actions, each)
@@ -462,19 +448,3 @@ class FastQ(Stateful):
 
     def _smooth(self, name: str, value: Tensor) -> None:
         self.seen[name] = torch.lerp(self.seen[name], value, SMOOTH)
-
-    def _watch(self, batch: Batch, outputs: Tensor) -> None:
-        seen, values = self.seen, outputs[..., 0]
-        seen["progress"] = torch.full_like(seen["progress"], self.updates / self.total)
-        seen["discount"] = self.stages.discounts
-        stages = self.stages.state
-        seen["discounts_forced"] = stages["forced"] / stages["stage"].clamp(min=1)  # share
-        seen["reward_bound"] = torch.maximum(seen["reward_bound"], batch["rewards"].abs().amax(1))
-        # Of the largest value there can be, max |r| / (1 - gamma).
-        bound = seen["reward_bound"] / (1.0 - self.stages.discounts).clamp(min=1e-3)
-        seen["q_excess"] = values.abs().mean((1, 2)) / bound.clamp(min=1e-8)
-        if self.critic_net.objectives:
-            shares = objective_weights(outputs)
-            seen["q_negative"] = (values < 0).to(values.dtype).mean((1, 2))
-            seen["weight_saturation"] = (shares.amax(-1) > 0.999).to(values.dtype).mean((1, 2))
-            seen["overflow_weight"] = shares[..., -1].mean((1, 2))

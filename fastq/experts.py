@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from baselines.common import Noise, Parameters
-from baselines.encoders import Encoder, encoder
+from baselines.encoders import Encoder, HistoryEncoder, encoder
 from baselines.nets import MLP
 from fastq.balancing import class_shares
 
@@ -57,6 +58,31 @@ class PolicyExperts:
         hidden = self.trunk(_section(parameters, "trunk."), seen).relu()
         return hidden if self.trunk.copies else hidden.unsqueeze(1).expand(-1, self.count, -1, -1)
 
+    def own(self, parameters: Parameters, observations: Tensor, groups: Tensor) -> Tensor:
+        """h_k(s) of each sample's own expert k alone, ``[S, B, H]``.
+
+        Where every expert has an LSTM, none is shown the others' samples: it costs most of it.
+        """
+        if not isinstance(self.encoder, HistoryEncoder) or self.encoder.copies is None:
+            return pick(self.features(parameters, observations), groups)
+        alone = replace(
+            self,
+            encoder=replace(self.encoder, copies=None),
+            trunk=replace(self.trunk, copies=None),
+            count=1,
+        )
+        rows = []
+        for seed in range(len(groups)):
+            order = groups[seed].argsort(stable=True)
+            counts = groups[seed].bincount(minlength=self.count).tolist()
+            pieces = []
+            for k, mine in enumerate(order.split(counts)):  # type: ignore[no-untyped-call]
+                if len(mine):
+                    one = {name: value[seed : seed + 1, k] for name, value in parameters.items()}
+                    pieces.append(alone.features(one, observations[seed : seed + 1, mine])[0, 0])
+            rows.append(torch.cat(pieces)[order.argsort()])
+        return torch.stack(rows)
+
     def actions(self, parameters: Parameters, features: Tensor) -> Tensor:
         """Actions in [-1, 1], ``[S, P, B, A]``, from the experts' own features."""
         return self.head(_section(parameters, "head."), features).tanh()
@@ -72,7 +98,8 @@ class PolicyExperts:
             actions: in [-1, 1], ``[S, B, A]``.
             groups: which policy acted, ``[S, B]``.
         """
-        guesses = self.actions(parameters, self.features(parameters, observations))
+        hidden = self.own(parameters, observations, groups).unsqueeze(1)
+        guesses = self.actions(parameters, hidden.expand(-1, self.count, -1, -1))
         errors = (pick(guesses, groups) - actions).square().mean(-1)
         return (errors * class_shares(groups, self.count, errors.dtype)).sum(1)
 

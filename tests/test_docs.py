@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 import subprocess
+import sys
 from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +52,9 @@ def run_block(block: Block, names: dict[str, Any]) -> None:
 def run_line(line: str) -> None:
     words = shlex.split(line, comments=True)
     words = [found for word in words for found in (sorted(glob(word)) or [word])]
-    if words[:3] == ["python", "-m", "suites.run"]:
+    if words[:1] == ["python"] and words[1:3] != ["-m", "suites.run"]:
+        subprocess.run([sys.executable, *words[1:]], check=True)
+    elif words[:3] == ["python", "-m", "suites.run"]:
         assert main(words[3:]) == 0, line  # here and now spares importing everything anew
     else:
         subprocess.run(words, check=True)

@@ -15,9 +15,10 @@ from rows import PARTS, POLICIES, make_rows
 from torch import Tensor
 
 from baselines.common import Noise
+from baselines.encoders import HistoryEncoder
 from baselines.registry import make_config
 from fastq.agent import FastQ
-from fastq.experts import PolicyExperts
+from fastq.experts import PolicyExperts, pick
 
 STATIC, DAYS, EACH = 2, 3, 2
 SIZE = STATIC + DAYS * EACH
@@ -121,27 +122,36 @@ def test_an_expert_learns_from_its_own_policys_days() -> None:
         assert gradient[:, 2].abs().max() == 0  # policy 2 has no samples
 
 
-@pytest.mark.parametrize(("experts", "asked"), [("separate", 2), ("shared", 2), ("none", 1)])
-def test_experts_see_the_same_states_once(
-    monkeypatch: pytest.MonkeyPatch, experts: str, asked: int
-) -> None:
-    """States and next states where h is their view; the states alone where they are asked to act.
-
-    A policy update, at which they are asked what they would do as well.
-    """
+@pytest.mark.parametrize("experts", ["separate", "shared", "none"])
+def test_experts_see_the_same_states_once(monkeypatch: pytest.MonkeyPatch, experts: str) -> None:
+    """Every LSTM of theirs each state of a policy update, and only its own of the next states."""
     agent = make_agent(experts=experts, exploration=(0.5, 0.5), policy_delay=1)
     seen: list[Tensor] = []
-    features = PolicyExperts.features
+    count = HistoryEncoder.__call__
 
-    def counting(self: PolicyExperts, parameters: Any, observations: Tensor) -> Tensor:
-        seen.append(observations)
-        return features(self, parameters, observations)
+    def counting(self: HistoryEncoder, parameters: Any, observations: Tensor) -> Tensor:
+        if "encoder.input" in parameters and "trunk.weight0" in parameters:  # an expert's
+            seen.append(observations)
+        return count(self, parameters, observations)
 
-    monkeypatch.setattr(PolicyExperts, "features", counting)
+    monkeypatch.setattr(HistoryEncoder, "__call__", counting)
     batch = history_rows(0)
     agent.update(batch, "policy")
-    assert len(seen) == asked
-    assert sum(shown is batch["observations"] for shown in seen) == 1
+    whole = [shown is batch["observations"] for shown in seen]
+    rows = len(SEEDS) * batch["rewards"].shape[1]
+    assert sum(whole) == 1
+    others = sum(shown.shape[0] * shown.shape[1] for shown in seen) - rows
+    assert others == (0 if experts == "none" else rows)
+
+
+def test_an_expert_alone_sees_what_it_sees_among_all() -> None:
+    agent = make_agent()
+    states = days(len(SEEDS), 9)
+    each = agent.experts_views(states)
+    for groups in (torch.arange(9) % POLICIES, torch.arange(9) // 5, torch.full((9,), 2)):
+        groups = groups.repeat(len(SEEDS), 1)
+        own = agent.experts_net.own(agent.experts, states, groups)
+        torch.testing.assert_close(own, pick(each, groups), rtol=0, atol=1e-12)
 
 
 def test_views_told_twice_or_once_are_the_same() -> None:
@@ -150,7 +160,8 @@ def test_views_told_twice_or_once_are_the_same() -> None:
     groups = batch["policy_groups"]
     each = agent.experts_views(batch["observations"])
     told = agent.view(batch["observations"], groups, each)
-    assert torch.equal(told, agent.view(batch["observations"], groups))
+    again = agent.view(batch["observations"], groups)
+    torch.testing.assert_close(told, again, rtol=0, atol=1e-12)
     state = agent.noise.state_dict()
     once = agent.explore(batch, told, batch["actions"], each)
     agent.noise.load_state_dict(state)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from histories import ACTIONS, DAYS, FEATURES, STATIC, fields, windows_space
+from histories import ACTIONS, DAYS, FEATURES, STATIC, Diary, fields, windows_space
 from own_data import save
 
 from baselines.config import UsageError
+from baselines.registry import Registry
 from suites import load_policy
+from suites.catalog import ENVIRONMENTS
 from suites.cli import main
 from suites.datasets import file, store
 from suites.export import export_policy
+from suites.matching import match_needs
 from suites.plan import make_plan
 from suites.resolve import Options
 from suites.spaces import from_plain
@@ -147,3 +152,55 @@ def test_own_logs_of_three_policies_are_learned_from(
         space: Any = policy.observation_space
         raw = {k: torch.from_numpy(v.astype(space[k].dtype)) for k, v in shown.items()}
         np.testing.assert_allclose(program(raw).detach(), actions, atol=1e-4)
+
+
+# Tasks of the catalogue ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def diaries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the hopper's observations histories."""
+    monkeypatch.setitem(ENVIRONMENTS, "hopper", replace(ENVIRONMENTS["hopper"], history=True))
+    monkeypatch.setattr("suites.envs.make_vector", Diary)
+
+
+@pytest.mark.usefixtures("diaries")
+@pytest.mark.parametrize(
+    ("agent", "phases", "sentence"),
+    [
+        ("rebrac", None, "needs a one-dimensional Box of observations"),
+        ("dt", None, "needs a one-dimensional Box of observations"),
+        (
+            "td3_bc",
+            "[{name: online, updates: 1.0, source: replay, env_steps_per_update: 1,"
+            " warmup_env_steps: 300}]",
+            "an observation of task hopper-random is a history of days",
+        ),
+    ],
+)
+def test_tasks_of_histories_are_matched_while_planning(
+    tmp_path: Path, agent: str, phases: str | None, sentence: str
+) -> None:
+    arm = f"agent: {agent}" + (f", phases: {phases}" if phases else "")
+    manifest = tmp_path / "diaries.yaml"
+    manifest.write_text(f"title: d\ntasks: [hopper-random]\nagents: {{one: {{{arm}}}}}\n")
+    with pytest.raises(UsageError, match=sentence):
+        make_plan(Options(suite=str(manifest), out=tmp_path, budget="smoke"))
+
+
+@pytest.mark.usefixtures("diaries")
+def test_windows_of_windows_are_refused() -> None:
+    """Of an agent that would take such spaces, and learns from windows of its own."""
+    cls = Registry().get("dt")
+    row: Any = SimpleNamespace(label="one", cls=cls, config={})
+    task = {
+        "id": "hopper-random",
+        "environment": "hopper",
+        "fields": cls.needs(cls.Config()).fields,
+    }
+    with pytest.raises(
+        UsageError, match=r'agent "one" learns from windows of \d+ steps, and an obs'
+    ):
+        match_needs([row], [task], "local", ["one"])
+    kept, notes = match_needs([row], [task], "local", [])
+    assert kept == [] and len(notes) == 1
