@@ -136,8 +136,8 @@ def test_raw_windows_are_seen_as_played_ones_are() -> None:
     np.testing.assert_allclose(seen, now, atol=1e-6)
 
 
-def test_rows_of_a_device_table_are_widened_anywhere() -> None:
-    """Of any index, in any shape, by the same windows."""
+def test_any_rows_are_widened() -> None:
+    """An index of any shape."""
     data = dataset()
     transform = Transform.fit(data, NEEDS)
     now, _ = slow(data, transform)
