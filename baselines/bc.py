@@ -18,8 +18,9 @@ from torch import Tensor
 from baselines.common import Adam, Noise, Stateful
 from baselines.config import check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
+from baselines.encoders import encoder
 from baselines.factored import Factors
-from baselines.nets import MLP, ActionBox, observation_size
+from baselines.nets import MLP, ActionBox
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,24 @@ class BC(Stateful):
         else:
             self.box = ActionBox.of(spec.action_space)
             outputs = self.box.size
-        self.actor_net = MLP((observation_size(spec.observation_space), *config.hidden, outputs))
+        self.encoder = encoder(spec.observation_space)
+        self.actor_net = MLP((self.encoder.size, *config.hidden, outputs))
         init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=spec.torch_dtype())
-        self.actor = self.actor_net.init(init)
+        self.actor = {**self.actor_net.init(init), **self.encoder.init(init)}
         self.optimizer = Adam(self.actor, config.lr)
         self.parts = {"actor": self.actor, "optimizer": self.optimizer}
 
+    def outputs(self, observations: Tensor) -> Tensor:
+        """What the network says, ``[S, B, outputs]``."""
+        return self.actor_net(self.actor, self.encoder(self.actor, observations))
+
     def policy(self, observations: Tensor) -> Tensor:
         """Actions in [-1, 1], ``[S, B, A]``."""
-        return self.actor_net(self.actor, observations).tanh()
+        return self.outputs(observations).tanh()
 
     def log_probs(self, factors: Factors, observations: Tensor) -> Tensor:
         """Log pi_k(a_k | s) of every choice of every factor, ``[S, B, K, N]``."""
-        return factors.split(self.actor_net(self.actor, observations)).log_softmax(-1)
+        return factors.split(self.outputs(observations)).log_softmax(-1)
 
     def losses(self, batch: Batch) -> Tensor:
         """L by seed, ``[S]``."""

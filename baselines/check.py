@@ -8,7 +8,8 @@ Every check is a function ``check_<what>(cls, config=None)`` that returns nothin
         check(MyAgent)
 
 Agents are trained on a tiny task made here, from the fields they need. Its actions are a box, or
-with ``space="multidiscrete"`` (``--space multidiscrete``) integers. An agent that has a preset
+with ``space="multidiscrete"`` (``--space multidiscrete``) integers; with ``space="history"`` its
+observations are histories of days. An agent that has a preset
 called "check" is built with it, so that large models can be checked at a small size. Unless said
 otherwise a check runs in float64, where rounding is too small to hide an error.
 """
@@ -93,6 +94,8 @@ class Task:
     what an agent can do without, and plain cloning already does. Rewards and observations are of
     order one, so that the transforms an agent may ask for are left out. The box is lopsided; if it
     is ``integer``, actions are the integers from ``low`` to ``high``, as a MultiDiscrete space.
+    With ``history`` (static numbers, days, numbers of a day) observations are such a Dict, flat;
+    ``told`` are the places of s_1, s_2 and s_3 in them.
     """
 
     episodes: int = 200
@@ -101,6 +104,8 @@ class Task:
     high: tuple[float, ...] = (1.5, -1.0)
     features: int = 5
     integer: bool = False
+    history: tuple[int, int, int] | None = None
+    told: tuple[int, int, int] = (0, 1, 2)
 
     def spec(
         self,
@@ -112,7 +117,7 @@ class Task:
         """The specification an agent of these needs is built with; ``actions`` in another space."""
         returns = self.data["returns_to_go"][:: self.length]
         spec = Spec(
-            observation_space=spaces.Box(-np.inf, np.inf, (self.features,), np.float64),
+            observation_space=self.observations(),
             action_space=actions or self.space(self.low, self.high),
             phases=(Phase("offline", updates),),
             horizon=self.length,
@@ -135,6 +140,17 @@ class Task:
             spec, dataset={k: _cast(v, spec.torch_dtype()) for k, v in self.data.items()}
         )
 
+    def observations(self) -> spaces.Space[Any]:
+        """The observations, before they are flat."""
+
+        def numbers(*shape: int) -> spaces.Box:
+            return spaces.Box(-np.inf, np.inf, shape, np.float64)
+
+        if self.history is None:
+            return numbers(self.features)
+        static, days, each = self.history
+        return spaces.Dict(static=numbers(static), temporal=numbers(days, each))
+
     def space(self, low: Sequence[float], high: Sequence[float]) -> spaces.Space[Any]:
         """The actions between two bounds."""
         if not self.integer:
@@ -155,7 +171,8 @@ class Task:
         return 1.0 - (self._unit(actions) - self._best(observations)).square().sum(-1)
 
     def _best(self, s: Tensor) -> Tensor:
-        return torch.stack([(2 * s[..., 0]).sin(), s[..., 1] * s[..., 2]], -1) / 2
+        a, b, c = (s[..., place] for place in self.told)
+        return torch.stack([(2 * a).sin(), b * c], -1) / 2
 
     def _unit(self, actions: Tensor) -> Tensor:
         actions = actions.double()
@@ -233,13 +250,15 @@ class Task:
 TASKS = {
     "box": Task(),
     "multidiscrete": Task(low=(0, -1), high=(4, 5), integer=True),
+    # One of the static numbers, and two of the last day.
+    "history": Task(features=2 + 4 * 3, history=(2, 4, 3), told=(0, 11, 13)),
 }
 TASK = TASKS["box"]
 
 
 @contextlib.contextmanager
 def _task(space: str) -> Iterator[None]:
-    """Makes the task with these actions the one that everything here runs on."""
+    """Makes the task with these spaces the one that everything here runs on."""
     global TASK
     before, TASK = TASK, TASKS[space]
     try:
@@ -793,7 +812,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--plugin", action="append", default=[], metavar="FILE", help="a plugin file; repeatable"
     )
     parser.add_argument(
-        "--space", choices=list(TASKS), default="box", help="the tiny task's actions"
+        "--space", choices=list(TASKS), default="box", help="the tiny task's spaces"
     )
     options = parser.parse_args(arguments)
     try:

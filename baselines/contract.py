@@ -2,8 +2,9 @@
 
 An agent trains S seeds at once. Every weight carries a leading seed axis, batches are
 ``[S, B, ...]`` (windows ``[S, B, K, ...]``) and acting is ``[S, E, ...]``; S = 1 is not a special
-case. An agent is any class with the members of :class:`Agent`; there is no base class to inherit.
-Authors who would rather write for one seed use :func:`baselines.single.stack`.
+case. Observations of a Dict space come flat, in gymnasium's order. An agent is any class with the
+members of :class:`Agent`; there is no base class to inherit. Authors who would rather write for one
+seed use :func:`baselines.single.stack`.
 
 This module imports neither torch nor gymnasium, so that plans can be made and listed without them.
 """
@@ -97,7 +98,8 @@ class Spec:
     """What an agent may know of its task when it is built.
 
     Attributes:
-        observation_space: one observation's gymnasium space.
+        observation_space: one observation's gymnasium space; a Dict of "static" ``[n]`` and
+            "temporal" ``[days, features]``, the oldest first, where observations are histories.
         action_space: one action's gymnasium space.
         phases: the phases this agent will train through, in order.
         horizon: the time limit of an episode in steps, None if there is none.

@@ -23,7 +23,8 @@ from torch import Tensor
 from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, polyak
 from baselines.config import UsageError, check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
-from baselines.nets import ActionBox, TwinQ, observation_size
+from baselines.encoders import encoded, encoder
+from baselines.nets import ActionBox, TwinQ
 from baselines.sampled import (
     SquashedGaussian,
     SquashedPolicy,
@@ -116,20 +117,21 @@ class CQL(Stateful):
 
     def __init__(self, spec: Spec, config: CQLConfig, seeds: Sequence[int]) -> None:
         self.config, self.box = config, ActionBox.of(spec.action_space)
-        observation = observation_size(spec.observation_space)
+        self.encoder = encoder(spec.observation_space)
         self.policy_net = SquashedPolicy.build(
-            observation,
+            self.encoder.size,
             self.box.size,
             config.hidden,
             log_std=(config.log_std_min, config.log_std_max),
             offset=config.log_std_offset,
         )
-        self.critic_net = TwinQ.build(observation, self.box.size, config.hidden)
+        self.critic_net = TwinQ.build(self.encoder.size, self.box.size, config.hidden)
 
         dtype = spec.torch_dtype()
         init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=dtype)
         self.noise = Noise.for_seeds(seeds, "update", device=spec.device, dtype=dtype)
         self.policy, self.critic = self.policy_net.init(init), self.critic_net.init(init)
+        self.critic.update(self.encoder.init(init))
         self.critic_target = copy_parameters(self.critic)
         zeros = torch.zeros(len(seeds), device=spec.device, dtype=dtype)
         self.temperature = {"log": zeros.clone().requires_grad_()}  # alpha
@@ -160,7 +162,7 @@ class CQL(Stateful):
             worth = policy.log_prob(actions)
         else:
             critic = frozen(self.critic)
-            worth = self.critic_net(critic, batch["observations"], chosen).amin(1)
+            worth = self.critic_net(critic, batch["observations"].detach(), chosen).amin(1)
         return alpha * log_prob.mean(1) - worth.mean(1), log_prob.detach().mean(1)
 
     @torch.no_grad()
@@ -182,7 +184,8 @@ class CQL(Stateful):
     def update(self, batch: Batch, phase: str) -> Metrics:
         c, actions = self.config, self.box.unscale(batch["actions"])
         noise = self.noise.normal(len(actions[0]), 2 + 2 * c.samples, self.box.size)
-        policy = self.policy_net(self.policy, batch["observations"])
+        batch = encoded(self.encoder, batch, self.critic, self.critic_target)
+        policy = self.policy_net(self.policy, batch["observations"].detach())
         next_policy = self.policy_net(frozen(self.policy), batch["next_observations"])
 
         # All losses are taken at the old weights, then all steps are made.
@@ -221,7 +224,8 @@ class CQL(Stateful):
     def act(
         self, step: Step, memory: Memory | None = None, *, explore: bool = False
     ) -> tuple[Tensor, Memory | None]:
-        policy = self.policy_net(self.policy, step["observations"]).detach()
+        seen = self.encoder(self.critic, step["observations"])
+        policy = self.policy_net(self.policy, seen).detach()
         if explore:
             return self.box.scale(policy.sample(step["noise"].normal(self.box.size))[0]), None
         return self.box.scale(policy.mean.tanh()), None

@@ -23,7 +23,8 @@ from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, pol
 from baselines.config import UsageError, check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
 from baselines.diffusion import Diffusion
-from baselines.nets import ActionBox, TwinQ, mish, observation_size
+from baselines.encoders import encoded, encoder
+from baselines.nets import ActionBox, TwinQ, mish
 
 
 @dataclass(frozen=True)
@@ -104,21 +105,24 @@ class DiffusionQL(Stateful):
 
     def __init__(self, spec: Spec, config: DiffusionQLConfig, seeds: Sequence[int]) -> None:
         self.config, self.box = config, ActionBox.of(spec.action_space)
-        observation = observation_size(spec.observation_space)
+        self.encoder = encoder(spec.observation_space)
         self.diffusion = Diffusion(
-            observation,
+            self.encoder.size,
             self.box.size,
             config.hidden,
             steps=config.diffusion_steps,
             beta=(config.beta_min, config.beta_max),
             features=config.time_features,
         )
-        self.critic_net = TwinQ.build(observation, self.box.size, config.hidden, activation=mish)
+        self.critic_net = TwinQ.build(
+            self.encoder.size, self.box.size, config.hidden, activation=mish
+        )
 
         dtype = spec.torch_dtype()
         init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=dtype)
         self.noise = Noise.for_seeds(seeds, "update", device=spec.device, dtype=dtype)
         self.actor, self.critic = self.diffusion.init(init), self.critic_net.init(init)
+        self.critic.update(self.encoder.init(init))
         self.actor_ema, self.critic_target = map(copy_parameters, (self.actor, self.critic))
         total = sum(phase.updates for phase in spec.phases) if config.cosine else None
         limits: dict[str, Any] = {"max_norm": config.max_norm, "cosine_steps": total}
@@ -157,11 +161,11 @@ class DiffusionQL(Stateful):
         """L_d ``[S]``, the diffusion model's own loss."""
         k = self.noise.integers(self.diffusion.steps, actions.shape[1])
         noise = self.noise.normal(*actions.shape[1:])
-        return self.diffusion.losses(self.actor, batch["observations"], actions, k, noise)
+        return self.diffusion.losses(self.actor, batch["observations"].detach(), actions, k, noise)
 
     def q_losses(self, batch: Batch) -> Tensor:
         """-E Q_i / E |Q_j| ``[S]`` at actions of the policy."""
-        observations = batch["observations"]
+        observations = batch["observations"].detach()
         noise = self.noise.normal(self.diffusion.steps, observations.shape[1], self.box.size)
         i, critic = self.noise.integers(2), frozen(self.critic)
         actions = self.diffusion.sample(self.actor, observations, noise)
@@ -171,6 +175,7 @@ class DiffusionQL(Stateful):
 
     def update(self, batch: Batch, phase: str) -> Metrics:
         c, actions = self.config, self.box.unscale(batch["actions"])
+        batch = encoded(self.encoder, batch, self.critic, self.critic_target)
         critic_losses, values = self.critic_losses(batch, actions, self.critic_targets(batch))
         self.critic_optimizer.step(critic_losses)
 
@@ -194,10 +199,13 @@ class DiffusionQL(Stateful):
     ) -> tuple[Tensor, Memory | None]:
         """Samples candidates and takes one by its value; exploring does the same."""
         count, noise = self.config.candidates, step["noise"]
-        observations = step["observations"].repeat_interleave(count, 1)
+        observations, slow = (
+            self.encoder(parameters, step["observations"]).repeat_interleave(count, 1)
+            for parameters in (self.critic, self.critic_target)
+        )
         draws = noise.normal(self.diffusion.steps, count, self.box.size).transpose(1, 2)
         actions = self.diffusion.sample(self.actor, observations, draws.flatten(2, 3))
-        values = self.critic_net(self.critic_target, observations, actions).amin(1)
+        values = self.critic_net(self.critic_target, slow, actions).amin(1)
         seeds, episodes = step["observations"].shape[:2]
         values = values.reshape(seeds, episodes, count)
         actions = actions.reshape(seeds, episodes, count, self.box.size)

@@ -22,7 +22,8 @@ from torch import Tensor
 from baselines.common import Adam, Noise, Stateful, copy_parameters, expectile_loss, polyak
 from baselines.config import check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
-from baselines.nets import MLP, ActionBox, TwinQ, observation_size
+from baselines.encoders import encoded, encoder
+from baselines.nets import MLP, ActionBox, TwinQ
 from baselines.sampled import free_log_std, normal_log_density
 
 
@@ -72,16 +73,16 @@ class IQL(Stateful):
 
     def __init__(self, spec: Spec, config: IQLConfig, seeds: Sequence[int]) -> None:
         self.config, self.box = config, ActionBox.of(spec.action_space)
-        observation = observation_size(spec.observation_space)
-        gain = math.sqrt(2)
-        self.actor_net = MLP((observation, *config.hidden, self.box.size), gain=gain)
-        self.critic_net = TwinQ.build(observation, self.box.size, config.hidden, gain)
-        self.value_net = MLP((observation, *config.hidden, 1), gain=gain)
+        self.encoder, gain = encoder(spec.observation_space), math.sqrt(2)
+        self.actor_net = MLP((self.encoder.size, *config.hidden, self.box.size), gain=gain)
+        self.critic_net = TwinQ.build(self.encoder.size, self.box.size, config.hidden, gain)
+        self.value_net = MLP((self.encoder.size, *config.hidden, 1), gain=gain)
 
         init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=spec.torch_dtype())
         self.actor = self.actor_net.init(init)
         self.actor["log_std"] = free_log_std(self.actor, self.box.size)
         self.critic, self.state_value = self.critic_net.init(init), self.value_net.init(init)
+        self.critic.update(self.encoder.init(init))
         self.critic_target = copy_parameters(self.critic)
         total = sum(phase.updates for phase in spec.phases) if config.cosine else None
         self.actor_optimizer = Adam(self.actor, config.lr, cosine_steps=total)
@@ -113,13 +114,13 @@ class IQL(Stateful):
 
     def value_losses(self, batch: Batch, target_values: Tensor) -> Tensor:
         """L_V ``[S]``."""
-        advantages = target_values - self.values(batch["observations"])
+        advantages = target_values - self.values(batch["observations"].detach())
         return expectile_loss(advantages, self.config.expectile).mean(1)
 
     def actor_losses(self, batch: Batch, actions: Tensor, advantages: Tensor) -> Tensor:
         """L_pi ``[S]``."""
         weights = (self.config.temperature * advantages).exp().clamp(max=self.config.advantage_clip)
-        return -(weights * self.log_prob(batch["observations"], actions)).mean(1)
+        return -(weights * self.log_prob(batch["observations"].detach(), actions)).mean(1)
 
     def critic_losses(self, batch: Batch, actions: Tensor, targets: Tensor) -> Tensor:
         """L_Q ``[S]``."""
@@ -129,9 +130,9 @@ class IQL(Stateful):
     def update(self, batch: Batch, phase: str) -> Metrics:
         actions = self.box.unscale(batch["actions"])
         with torch.no_grad():
-            target_values = self.critic_net(
-                self.critic_target, batch["observations"], actions
-            ).amin(1)
+            slow = self.encoder(self.critic_target, batch["observations"])
+            target_values = self.critic_net(self.critic_target, slow, actions).amin(1)
+        batch = encoded(self.encoder, batch, self.critic, self.critic)
 
         value_losses = self.value_losses(batch, target_values)
         self.value_optimizer.step(value_losses)
@@ -160,7 +161,8 @@ class IQL(Stateful):
     @torch.no_grad()
     def value(self, observations: Tensor, actions: Tensor, groups: Tensor | None = None) -> Tensor:
         """Predicted Q ``[S, B]`` of actions in the space; for studies."""
-        return self.critic_net(self.critic, observations, self.box.unscale(actions)).amin(1)
+        seen = self.encoder(self.critic, observations)
+        return self.critic_net(self.critic, seen, self.box.unscale(actions)).amin(1)
 
     def discounts(self) -> Tensor:
         """The discount of :meth:`value`, ``[S]``; for studies."""
@@ -170,7 +172,8 @@ class IQL(Stateful):
     def act(
         self, step: Step, memory: Memory | None = None, *, explore: bool = False
     ) -> tuple[Tensor, Memory | None]:
-        unit = self.policy_mean(step["observations"]).detach()
+        seen = self.encoder(self.critic, step["observations"])
+        unit = self.policy_mean(seen).detach()
         if explore:
             log_std = self.actor["log_std"].detach()
             std = log_std.clamp(self.config.log_std_min, self.config.log_std_max).exp()

@@ -228,9 +228,12 @@ class MLP:
         return parameters
 
     def __call__(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        """``[S, B, in]`` -> ``[S, B, out]``, or ``[S, copies, B, out]`` for an ensemble."""
+        """``[S, B, in]`` -> ``[S, B, out]``, or ``[S, copies, B, out]`` for an ensemble.
+
+        Members of an ensemble see the same inputs, or each its own of ``[S, copies, B, in]``.
+        """
         hidden = inputs
-        if self.copies is not None:
+        if self.copies is not None and inputs.dim() == 3:
             hidden = inputs.unsqueeze(1).expand(-1, self.copies, -1, -1)
         layers = [
             parameters[f"{kind}{i}"]
@@ -247,6 +250,13 @@ class MLP:
                 hidden = self._normalised(parameters, hidden, i)
             hidden = perceptron(hidden, *layers[2 * i : 2 * i + 2])
         return hidden
+
+    def member(self, parameters: Parameters, choose: Callable[[Tensor], Tensor]) -> Parameters:
+        """The parameters of one member of an ensemble, by ``choose`` from all of each.
+
+        An encoder's, which may lie among them (:mod:`baselines.encoders`), are left out.
+        """
+        return {name: choose(value) for name, value in parameters.items() if "." not in name}
 
     def _normalised(self, parameters: Parameters, hidden: Tensor, i: int) -> Tensor:
         """Layer normalisation of what layer ``i`` will see, or of what its activation will."""
@@ -295,7 +305,7 @@ class TwinQ:
 
     def first(self, parameters: Parameters, observations: Tensor, actions: Tensor) -> Tensor:
         """The first network's values ``[S, B]``, without computing the second's."""
-        one = {name: value[:, 0] for name, value in parameters.items()}
+        one = self.mlp.member(parameters, lambda value: value[:, 0])
         return self._single(one, observations, actions)
 
     def chosen(
@@ -303,7 +313,7 @@ class TwinQ:
     ) -> Tensor:
         """The values ``[S, B]`` of network ``which`` ``[S]`` (0 or 1, each seed its own) alone."""
         seeds = torch.arange(len(which), device=which.device)
-        one = {name: value[seeds, which] for name, value in parameters.items()}
+        one = self.mlp.member(parameters, lambda value: value[seeds, which])
         return self._single(one, observations, actions)
 
     def _single(self, one: Parameters, observations: Tensor, actions: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def values_of_samples(
 
     Where layers are rectifiers no state is repeated: its share of the first layer, weight_s s +
     bias, is computed once and added to weight_a a of each of its actions. No gradient flows into
-    observations and actions.
+    actions.
 
     Args:
         net: the networks.
@@ -205,7 +205,11 @@ class _Samples(torch.autograd.Function):
         layers = ctx.saved_tensors
         found = [net.backward(s) for net, s in zip(ctx.nets, slopes.flatten(0, 1), strict=True)]
         gradients = [torch.stack(each) for each in zip(*found, strict=True)]
-        return None, None, *(g.reshape(v.shape) for g, v in zip(gradients, layers, strict=True))
+        states = None
+        if ctx.needs_input_grad[0]:  # of both networks of a seed, which see the same states
+            each_net = torch.stack([net.state_slopes() for net in ctx.nets])
+            states = each_net.reshape(*layers[0].shape[:2], *each_net.shape[1:]).sum(1)
+        return states, None, *(g.reshape(v.shape) for g, v in zip(gradients, layers, strict=True))
 
 
 class _Net:
@@ -239,7 +243,11 @@ class _Net:
             gradients += [passed.sum(0, keepdim=True), torch.mm(seen.t(), passed)]
             passed = _product(passed, weight)
             torch.ops.aten.threshold_backward.grad_input(passed, seen, 0, grad_input=passed)
-        by_state = passed.reshape(*self.shape[:2], -1).sum(1)
+        by_state = self.by_state = passed.reshape(*self.shape[:2], -1).sum(1)
         first = [torch.mm(self.observations.t(), by_state), torch.mm(self.actions.t(), passed)]
         gradients += [by_state.sum(0, keepdim=True), torch.cat(first)]
         return gradients[::-1]
+
+    def state_slopes(self) -> Tensor:
+        """The gradient ``[B, observation]`` of the observations, after :meth:`backward`."""
+        return torch.mm(self.by_state, self.weights[0][: self.observations.shape[-1]].t())

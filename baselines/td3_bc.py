@@ -20,7 +20,8 @@ from torch import Tensor
 from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, polyak
 from baselines.config import check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
-from baselines.nets import MLP, ActionBox, TwinQ, observation_size
+from baselines.encoders import encoded, encoder
+from baselines.nets import MLP, ActionBox, TwinQ
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,15 @@ class TD3BC(Stateful):
 
     def __init__(self, spec: Spec, config: TD3BCConfig, seeds: Sequence[int]) -> None:
         self.config, self.box = config, ActionBox.of(spec.action_space)
-        observation = observation_size(spec.observation_space)
-        self.actor_net = MLP((observation, *config.hidden, self.box.size))
-        self.critic_net = TwinQ.build(observation, self.box.size, config.hidden)
+        self.encoder = encoder(spec.observation_space)
+        self.actor_net = MLP((self.encoder.size, *config.hidden, self.box.size))
+        self.critic_net = TwinQ.build(self.encoder.size, self.box.size, config.hidden)
 
         dtype = spec.torch_dtype()
         init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=dtype)
         self.noise = Noise.for_seeds(seeds, "update", device=spec.device, dtype=dtype)
-        self.actor, self.critic = self.actor_net.init(init), self.critic_net.init(init)
+        self.actor = self.actor_net.init(init)
+        self.critic = {**self.critic_net.init(init), **self.encoder.init(init)}
         self.actor_target = copy_parameters(self.actor)
         self.critic_target = copy_parameters(self.critic)
         self.actor_optimizer = Adam(self.actor, config.actor_lr)
@@ -122,14 +124,16 @@ class TD3BC(Stateful):
 
     def actor_losses(self, batch: Batch, actions: Tensor) -> tuple[Tensor, Tensor]:
         """L_pi and its behaviour-cloning term, each ``[S]``."""
-        chosen = self.policy(self.actor, batch["observations"])
-        values = self.critic_net.first(frozen(self.critic), batch["observations"], chosen)
+        seen = batch["observations"].detach()
+        chosen = self.policy(self.actor, seen)
+        values = self.critic_net.first(frozen(self.critic), seen, chosen)
         weight = self.config.alpha / values.detach().abs().mean(1)
         cloning = (chosen - actions).square().mean((1, 2))
         return -weight * values.mean(1) + cloning, cloning
 
     def update(self, batch: Batch, phase: str) -> Metrics:
         actions = self.box.unscale(batch["actions"])
+        batch = encoded(self.encoder, batch, self.critic, self.critic_target)
         targets = self.critic_targets(batch, self.noise.normal(*actions.shape[1:]))
         critic_losses, values = self.critic_losses(batch, actions, targets)
         self.critic_optimizer.step(critic_losses)
@@ -150,7 +154,8 @@ class TD3BC(Stateful):
     @torch.no_grad()
     def value(self, observations: Tensor, actions: Tensor, groups: Tensor | None = None) -> Tensor:
         """Predicted Q ``[S, B]`` of actions in the space; for studies."""
-        return self.critic_net(self.critic, observations, self.box.unscale(actions)).amin(1)
+        seen = self.encoder(self.critic, observations)
+        return self.critic_net(self.critic, seen, self.box.unscale(actions)).amin(1)
 
     def discounts(self) -> Tensor:
         """The discount of :meth:`value`, ``[S]``; for studies."""
@@ -159,7 +164,8 @@ class TD3BC(Stateful):
     def act(
         self, step: Step, memory: Memory | None = None, *, explore: bool = False
     ) -> tuple[Tensor, Memory | None]:
-        unit = self.policy(self.actor, step["observations"]).detach()
+        seen = self.encoder(self.critic, step["observations"])
+        unit = self.policy(self.actor, seen).detach()
         if explore:
             noise = step["noise"].normal(self.box.size)
             unit = unit + self.config.exploration_noise * noise

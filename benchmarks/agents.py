@@ -1,6 +1,6 @@
 """Training speed on one core: our agents, and the same algorithms as they are commonly written.
 
-    python benchmarks/agents.py [AGENT ...] [--seconds 3] [--stacks 1 5]
+    python benchmarks/agents.py [AGENT ...] [--seconds 3] [--stacks 1 5] [--space players]
 
 Prints, for each agent and stack size, seed-updates per second of processor time, the arithmetic of
 an update, and how near that comes to the core's limit: 256 x 256 products by ``torch.mm``, and by
@@ -11,7 +11,9 @@ best round; what two agents cost beside each other is compared round by round, s
 not equally fast all the time.
 
 Agents run at their defaults, the published sizes, on hopper's spaces. A new one is a line in
-``AGENTS``: the multiplications and additions of an update, counted from its docs page.
+``AGENTS``: the multiplications and additions of an update, counted from its docs page. With
+``--space players`` those that see histories run on 30 days of 78 numbers beside 10 static ones, and
+speed alone is printed, as their arithmetic is mostly the encoder's.
 """
 
 from __future__ import annotations
@@ -44,12 +46,17 @@ from torch import Tensor
 from baselines import nets
 from baselines.config import UsageError, check_name
 from baselines.contract import Batch, Needs, Phase, Spec
-from baselines.registry import Registry
+from baselines.registry import Registry, make_config
 from suites.launch import WORKER_ENVIRONMENT
 from suites.resolve import default_phases
 
 BEST_RETURN = 3200.0  # of hopper's data
 PARTS, GROUPS = ("forward", "survive", "control"), 3  # of its rewards; of logging policies
+PLAYERS = spaces.Dict(
+    static=spaces.Box(-np.inf, np.inf, (10,)), temporal=spaces.Box(-np.inf, np.inf, (30, 78))
+)
+SPACES = {"hopper": spaces.Box(-np.inf, np.inf, (OBSERVATION,)), "players": PLAYERS}
+SEERS = ("bc", "td3_bc", "iql", "cql", "diffusion_ql", "fastq", "fastq:paper")  # of histories
 ROUNDS = 12  # every contestant runs this often, in turn; its best round counts
 
 
@@ -222,7 +229,6 @@ AGENTS = {
     "dt": Contestant(3 * 64 * transformer(128, 3, 20)),
     "qt": Contestant(QT, PlainQT, PLAIN_QT),
 }
-USUAL = tuple(name for name in AGENTS if name != "qt")
 
 
 # Measuring -----------------------------------------------------------------------------------
@@ -240,7 +246,9 @@ def rate(function: Callable[[int], Any], seconds: float) -> float:
     return count / elapsed
 
 
-def make_batches(needs: Needs, stack: int, count: int = 4) -> list[Batch]:
+def make_batches(
+    needs: Needs, stack: int, count: int = 4, observation: int = OBSERVATION
+) -> list[Batch]:
     """A few batches of made-up transitions ``[S, B, ...]`` or windows ``[S, B, K, ...]``."""
     generator = torch.Generator().manual_seed(0)
     lead = (stack, needs.batch_size) + (() if needs.window is None else (needs.window,))
@@ -252,7 +260,7 @@ def make_batches(needs: Needs, stack: int, count: int = 4) -> list[Batch]:
         if name == "actions":
             return normal(ACTION).tanh()
         if name in ("observations", "next_observations"):
-            return normal(OBSERVATION)
+            return normal(observation)
         if name in ("terminations", "truncations"):
             ends = (normal() > 2).float()
             if needs.window is not None:
@@ -271,12 +279,13 @@ def make_batches(needs: Needs, stack: int, count: int = 4) -> list[Batch]:
     return [{name: field(name) for name in needs.fields} for _ in range(count)]
 
 
-def ours(name: str, stack: int) -> Callable[[int], Any]:
-    """An update of one of our agents."""
+def ours(name: str, stack: int, space: str = "hopper") -> Callable[[int], Any]:
+    """An update of one of our agents, or of "agent:preset"."""
+    name, _, preset = name.partition(":")
     cls = Registry().get(name)
-    config = cls.Config()
+    config = make_config(cls, {}, name, preset or None)
     spec = Spec(
-        spaces.Box(-np.inf, np.inf, (OBSERVATION,)),
+        SPACES[space],
         spaces.Box(-1, 1, (ACTION,)),
         (Phase("offline", 1_000_000),),
         horizon=HORIZON,
@@ -292,7 +301,9 @@ def ours(name: str, stack: int) -> Callable[[int], Any]:
             "reward_scale": 1.0,
         },
     )
-    agent, batches = cls(spec, config, range(stack)), make_batches(cls.needs(config), stack)
+    agent = cls(spec, config, range(stack))
+    size = spaces.flatdim(SPACES[space])
+    batches = make_batches(cls.needs(config), stack, observation=size)
     # Of an agent with phases the last one counts, which is most of its training.
     phases = default_phases(cls, config) or [{"name": "offline"}]
     return lambda i: agent.update(batches[i % len(batches)], phases[-1]["name"])
@@ -312,9 +323,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seconds", type=float, default=3.0, help="per contestant")
     parser.add_argument("--stacks", type=int, nargs="+", default=[1, 5], help="seeds in a stack")
+    parser.add_argument("--space", choices=list(SPACES), default="hopper", help="observations")
     options = parser.parse_args(arguments)
+    known = AGENTS if options.space == "hopper" else SEERS
     try:
-        names = [check_name(name, AGENTS, "agent") for name in options.agents or USUAL]
+        wanted = options.agents or [name for name in known if name != "qt"]
+        names = [check_name(name, known, "agent") for name in wanted]
     except UsageError as error:
         parser.error(str(error))
     torch.set_num_threads(1)
@@ -326,6 +340,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     work: dict[str, float] = {}
     for name in names:
+        if options.space != "hopper":
+            for stack in options.stacks:
+                contestants[name, stack] = ours(name, stack, options.space)
+            continue
         agent, cls = AGENTS[name], Registry().get(name)
         if agent.plain is not None:
             contestants[f"plain {name}", 1] = plain(agent.plain(), cls.needs(cls.Config()))
@@ -351,7 +369,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for (name, stack), found in best.items():
         if not stack:
             continue
-        speed, need = found * stack, work[name]
+        speed, need = found * stack, work.get(name)
+        if need is None:
+            print(f"| {name} | {stack} | {speed:.3g} | | | | |")
+            continue
         reference = best.get((f"plain {name.removeprefix('plain ')}", 1))
         ratio = f"{speed / reference:.2f}" if reference else ""
         print(

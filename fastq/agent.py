@@ -3,7 +3,7 @@ counterfactual action estimation in offline RL (arXiv 2504.21383).
 
 TD3+BC on a representation z that hides which logging policy k a state comes from:
 
-    h        = PE_k(s), or s itself
+    h        = PE_k(s), or s itself (where it is a history: features of it)
     z        = BR(h),            y = r + gamma_t (1 - d) min_i Q'_i(z', clip(pi'(z') + noise))
     L_Q      = sum_i E (Q_i(z, a) - y)^2 + w_dec L_dec + CE(clf(GRL_lambda(z)), k)
     L_dec    = sum_i E mean_j (w_ij(z, a) Q_i(z, a) - c_j r_j)^2
@@ -24,7 +24,8 @@ from torch import Tensor
 from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, polyak
 from baselines.config import UsageError
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
-from baselines.nets import MLP, ActionBox, observation_size
+from baselines.encoders import Encoder, HistoryEncoder, encoder
+from baselines.nets import MLP, ActionBox
 from fastq.balancing import Balancing, adversary_losses, balanced_accuracy
 from fastq.config import PRESETS, FastQConfig
 from fastq.critic import DecomposedQ, decomposition_losses, objective_weights
@@ -33,6 +34,7 @@ from fastq.experts import PolicyExperts, pick
 from fastq.exploration import swap
 from fastq.reversal import reverse
 from fastq.schedules import DiscountStages, between
+from fastq.watching import metric_names, watch
 
 RAMP = 0.1  # share of the updates over which the reversal grows from 0
 REPRESENT = 0.1  # share of the updates that pre-train the experts
@@ -73,7 +75,14 @@ class FastQ(Stateful):
 
     def __init__(self, spec: Spec, config: FastQConfig, seeds: Sequence[int]) -> None:
         self.config, self.box = config, ActionBox.of(spec.action_space)
-        observation, action = observation_size(spec.observation_space), self.box.size
+        action = self.box.size
+        # An expert's view has an encoder of its own.
+        self.encoder: Encoder | None = None if config.views else encoder(spec.observation_space)
+        if config.balance == "frozen" and isinstance(self.encoder, HistoryEncoder):
+            raise UsageError(
+                "balance frozen lets no gradient through to the encoder of histories; set balance "
+                "to learned or none"
+            )
         # Without logged ids, or with one policy, there is nobody to balance against or to ask.
         grouped = "policy_groups" in self.needs(config).fields
         self.policies = max(1, spec.policy_groups) if grouped else 1
@@ -94,11 +103,11 @@ class FastQ(Stateful):
         improving = [p for p in spec.phases if not (self.learns_experts and p.name == "represent")]
         self.total = max(1, sum(phase.updates for phase in improving))  # the schedules' length
 
-        view = config.expert_hidden[-1] if config.views else observation
+        view = config.expert_hidden[-1] if self.encoder is None else self.encoder.size
         width = view if config.balance == "none" else config.balance_width or 2 * view
         self.experts_net = PolicyExperts.build(
             self.policies,
-            observation,
+            spec.observation_space,
             action,
             config.expert_hidden,
             "shared" if config.experts == "shared" else "separate",
@@ -115,6 +124,8 @@ class FastQ(Stateful):
         self.noise = Noise.for_seeds(seeds, "update", device=spec.device, dtype=dtype)
         zeros = torch.zeros(len(seeds), device=spec.device, dtype=dtype)
         self.actor, self.critic = self.actor_net.init(init), self.critic_net.init(init)
+        if self.encoder is not None:
+            self.critic.update(self.encoder.init(init))
         self.experts = self.experts_net.init(init) if self.learns_experts else {}
         self.balance = {} if config.balance == "none" else self.balance_net.init(init)
         self.moments = self.balance_net.statistics(self.balance) if self.balance else {}
@@ -134,7 +145,8 @@ class FastQ(Stateful):
         self.actor_optimizer = Adam(self.actor, config.actor_lr)
         self.expert_optimizer = Adam(self.experts, config.expert_lr)
         self.columns = torch.tensor(self.objectives, dtype=torch.int64, device=spec.device)
-        self.seen = {name: zeros.clone() for name in self._metric_names()}
+        names = metric_names(decomposes > 0, self.judges, self.learns_experts, self.explores)
+        self.seen = {name: zeros.clone() for name in names}
         self.parts = {
             "actor": self.actor,
             "critic": self.critic,
@@ -153,19 +165,6 @@ class FastQ(Stateful):
             "noise": self.noise,
         }
 
-    def _metric_names(self) -> list[str]:
-        names = ["critic_loss", "td_loss", "q_mean", "q_excess", "reward_bound", "discount"]
-        names += ["discounts_forced", "progress", "actor_loss", "bc_loss"]
-        if self.critic_net.objectives:
-            names += ["decomposition_loss", "q_negative", "weight_saturation", "overflow_weight"]
-        if self.judges:
-            names += ["classifier_loss", "policy_accuracy"]
-        if self.learns_experts:
-            names.append("expert_loss")
-        if self.explores:
-            names += ["exploration", "nearest_policy_share"]
-        return names
-
     # The representation ------------------------------------------------------------------------
 
     def groups(self, batch: Batch) -> Tensor | None:
@@ -173,12 +172,33 @@ class FastQ(Stateful):
         return batch["policy_groups"] if self.policies > 1 else None
 
     @torch.no_grad()
-    def view(self, observations: Tensor, groups: Tensor | None) -> Tensor:
-        """h ``[S, B, H]``: the state as policy ``groups``' expert sees it, or the state itself."""
-        if not self.config.views:
-            return observations
-        each = self.experts_net.features(self.experts, observations)
-        return each[:, 0] if groups is None else pick(each, groups)
+    def experts_views(self, observations: Tensor) -> Tensor:
+        """The state as every policy's expert sees it, ``[S, P, B, H]``."""
+        return self.experts_net.features(self.experts, observations)
+
+    def view(
+        self,
+        observations: Tensor,
+        groups: Tensor | None,
+        each: Tensor | None = None,
+        *,
+        target: bool = False,
+    ) -> Tensor:
+        """h ``[S, B, H]``: the state as policy ``groups``' expert sees it, or the state itself.
+
+        Of ``each`` of :meth:`experts_views`, if they are there; where states are histories that no
+        expert sees, by the encoder or its ``target``.
+        """
+        if self.encoder is not None:
+            return self.encoder(self.critic_target if target else self.critic, observations)
+        if groups is None:
+            groups = torch.zeros(
+                observations.shape[:2], dtype=torch.int64, device=observations.device
+            )
+        if each is not None:
+            return pick(each, groups)
+        with torch.no_grad():
+            return self.experts_net.own(self.experts, observations, groups)
 
     def balanced(self, views: Tensor, *, training: bool = False, target: bool = False) -> Tensor:
         """z ``[S, B, Z]`` of h ``[S, B, H]``.
@@ -210,11 +230,16 @@ class FastQ(Stateful):
         """c_j r_j ``[S, B, D]``: what the objectives add to the reward, nothing where they cost."""
         return batch["reward_parts"].index_select(-1, self.columns).clamp(min=0)
 
-    def improve_critic(self, batch: Batch, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """One step on L_Q; returns the views h and features z of the states, without gradient."""
+    def improve_critic(
+        self, batch: Batch, actions: Tensor, each: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """One step on L_Q; returns the views h and features z of the states, without gradient.
+
+        ``each`` are the states' :meth:`experts_views`, if they are there already.
+        """
         groups, frozen_layer = self.groups(batch), self.config.balance == "frozen"
-        views = self.view(batch["observations"], groups)
-        next_views = self.view(batch["next_observations"], groups)
+        views = self.view(batch["observations"], groups, each)
+        next_views = self.view(batch["next_observations"], groups, target=True)
         with torch.set_grad_enabled(not frozen_layer):
             if frozen_layer:  # the pass of the authors' adversarial loss, which has no gradient
                 self.balanced(views, training=True)
@@ -246,16 +271,20 @@ class FastQ(Stateful):
         self.seen["critic_loss"], self.seen["td_loss"] = losses.detach(), td_losses.detach()
         self.seen["q_mean"] = values.detach().mean((1, 2))
         if self._looks():
-            self._watch(batch, outputs.detach())
+            progress, stages = self.updates / self.total, self.stages
+            decomposed = self.critic_net.objectives > 0
+            watch(self.seen, batch["rewards"], outputs.detach(), stages, progress, decomposed)
             if self.judges:
                 accuracy = balanced_accuracy(logits, batch["policy_groups"])
                 self._smooth("policy_accuracy", accuracy)
-        return views, features.detach()
+        return views.detach(), features.detach()
 
     # The actor ---------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def explore(self, batch: Batch, views: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+    def explore(
+        self, batch: Batch, views: Tensor, actions: Tensor, each: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """Counterfactual exploration.
 
         Returns:
@@ -267,7 +296,7 @@ class FastQ(Stateful):
         size = own.shape[1]
         coins, jumps = self.noise.uniform(size), self.noise.integers(count - 1, size)
         chosen = swap(own, coins, jumps, count, rate)
-        each = self.experts_net.features(self.experts, batch["observations"])
+        each = self.experts_views(batch["observations"]) if each is None else each
         everyone = self.experts_net.actions(self.experts, each)
         factual = (chosen == own).unsqueeze(-1)
         actions = torch.where(factual, actions, pick(everyone, chosen))
@@ -284,12 +313,19 @@ class FastQ(Stateful):
         cloning = (chosen - actions).square().mean((1, 2))
         return -weight * values.mean(1) + cloning, cloning, chosen.detach()
 
-    def improve_actor(self, batch: Batch, views: Tensor, features: Tensor, actions: Tensor) -> None:
-        """One step on L_pi, and the targets after it."""
+    def improve_actor(
+        self,
+        batch: Batch,
+        views: Tensor,
+        features: Tensor,
+        actions: Tensor,
+        each: Tensor | None = None,
+    ) -> None:
+        """One step on L_pi, and the targets after it, from h, z and ``each`` of the states."""
         c = self.config
         everyone = None
         if self.explores:
-            views, actions, everyone = self.explore(batch, views, actions)
+            views, actions, everyone = self.explore(batch, views, actions, each)
         if c.balance != "frozen":  # the authors' actor sees what their critic saw
             with torch.no_grad():
                 features = self.balanced(views)
@@ -318,9 +354,13 @@ class FastQ(Stateful):
             self.expert_optimizer.step(losses)
             self.seen["expert_loss"] = losses.detach()
         if not self.learns_experts or phase != "represent":  # one policy needs no experts
-            views, features = self.improve_critic(batch, actions)
+            due = (self.updates + 1) % self.config.policy_delay == 0
+            each = None
+            if due and self.explores and self.config.views:  # then every expert is asked anyway
+                each = self.experts_views(batch["observations"])
+            views, features = self.improve_critic(batch, actions, each)
             if self.updates % self.config.policy_delay == 0:
-                self.improve_actor(batch, views, features, actions)
+                self.improve_actor(batch, views, features, actions, each)
         return dict(self.seen)
 
     @torch.no_grad()
@@ -337,7 +377,7 @@ class FastQ(Stateful):
         """z ``[S, B, Z]`` where nobody says which policy's view to take."""
         if not self.config.views or self.policies == 1:
             return self.balanced(self.view(observations, None))
-        each = self.experts_net.features(self.experts, observations)
+        each = self.experts_views(observations)
         # All views of all states as one batch, [S, P, B, Z].
         policies, size = each.shape[1:3]
         flat = self.balanced(each.flatten(1, 2))
@@ -383,7 +423,7 @@ class FastQ(Stateful):
         """
         if not self.learns_experts:
             raise ValueError("this configuration trains no policy experts")
-        each = self.experts_net.features(self.experts, observations)
+        each = self.experts_views(observations)
         return self.box.scale(self.experts_net.actions(self.experts, each)).transpose(1, 2)
 
     @torch.no_grad()
@@ -408,19 +448,3 @@ class FastQ(Stateful):
 
     def _smooth(self, name: str, value: Tensor) -> None:
         self.seen[name] = torch.lerp(self.seen[name], value, SMOOTH)
-
-    def _watch(self, batch: Batch, outputs: Tensor) -> None:
-        seen, values = self.seen, outputs[..., 0]
-        seen["progress"] = torch.full_like(seen["progress"], self.updates / self.total)
-        seen["discount"] = self.stages.discounts
-        stages = self.stages.state
-        seen["discounts_forced"] = stages["forced"] / stages["stage"].clamp(min=1)  # share
-        seen["reward_bound"] = torch.maximum(seen["reward_bound"], batch["rewards"].abs().amax(1))
-        # Of the largest value there can be, max |r| / (1 - gamma).
-        bound = seen["reward_bound"] / (1.0 - self.stages.discounts).clamp(min=1e-3)
-        seen["q_excess"] = values.abs().mean((1, 2)) / bound.clamp(min=1e-8)
-        if self.critic_net.objectives:
-            shares = objective_weights(outputs)
-            seen["q_negative"] = (values < 0).to(values.dtype).mean((1, 2))
-            seen["weight_saturation"] = (shares.amax(-1) > 0.999).to(values.dtype).mean((1, 2))
-            seen["overflow_weight"] = shares[..., -1].mean((1, 2))

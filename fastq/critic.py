@@ -50,7 +50,7 @@ class DecomposedQ:
 
     def first(self, parameters: Parameters, features: Tensor, actions: Tensor) -> Tensor:
         """The first network's values ``[S, B]``, without computing the second's."""
-        one = {name: value[:, 0] for name, value in self._values_only(parameters).items()}
+        one = self.mlp.member(self._values_only(parameters), lambda value: value[:, 0])
         single = replace(self.mlp, copies=None)
         return single(one, torch.cat([features, actions], -1))[..., 0]
 

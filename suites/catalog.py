@@ -21,6 +21,7 @@ class Environment:
         qualities: of the logged data.
         plain: the quality that task ids and titles leave out.
         joint_actions: size of the action space, where efficiency is shown by it.
+        history: whether agents see the last days of an episode; see suites/datasets/history.py.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Environment:
     qualities: tuple[str, ...]
     plain: str | None = None
     joint_actions: int | None = None
+    history: bool = False
 
 
 @dataclass(frozen=True)

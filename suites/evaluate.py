@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from baselines.common import Noise
 from baselines.contract import Agent, Memory, Spec, Step
+from suites.datasets.history import viewing
 from suites.datasets.transforms import Transform
 from suites.envs import make_vector
 from suites.envs.mujoco import measure_names
@@ -148,9 +149,12 @@ class Evaluator:
         measures = np.zeros((count, len(self.measures)))
         first, active = np.ones(count, bool), np.ones(count, bool)
         memory: Memory | None = None
+        view = viewing(self.spec.observation_space, count)
         while active.any():
             step: Step = {
-                "observations": self._tensor(self.transform.observations(observations)),
+                "observations": self._tensor(
+                    view(self.transform.observations(observations), first)
+                ),
                 "rewards": self._tensor(rewards * self.transform.reward_scale),
                 "first": self._tensor(first),
                 "active": self._tensor(active),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
@@ -17,12 +17,15 @@ from baselines.common import Noise
 from baselines.config import UsageError
 from baselines.contract import Step
 from results.record import to_json, write_atomically
+from suites.datasets.history import History
 from suites.policy import Policy
 
 ROWS = 64  # random observations on which program and policy are compared
 SPREAD = 3.0  # their standard deviation, as the agent sees them
 TOLERANCE = 1e-5  # of an action, in units of the largest one
 ABOUT_FILE = "about.json"
+
+Raw = torch.Tensor | dict[str, torch.Tensor]  # observations as an environment shows them
 
 
 class ExportError(UsageError):
@@ -47,9 +50,9 @@ def export_policy(policy: Policy, file: Path) -> float:
     content = _program(policy, observations)
     program = torch.export.load(io.BytesIO(content)).module()
     difference = 0.0
-    for rows in (observations, observations[:1]):
+    for rows in (observations, _mapped(observations, lambda values: values[:1])):
         policy.reset()
-        expected = policy.act(rows.numpy())
+        expected = policy.act(_mapped(rows, lambda values: values.numpy()))
         with torch.no_grad():
             found = program(rows).numpy()
         scale = max(1e-12, float(np.abs(expected).max()))
@@ -63,8 +66,9 @@ def export_policy(policy: Policy, file: Path) -> float:
     return difference
 
 
-def _program(policy: Policy, observations: torch.Tensor) -> bytes:
-    shapes = ({0: torch.export.Dim("episodes")},)
+def _program(policy: Policy, observations: Raw) -> bytes:
+    episodes = torch.export.Dim("episodes")
+    shapes = (_mapped(observations, lambda values: {0: episodes}),)
     try:
         with torch.no_grad(), _plain_products():
             program = torch.export.export(Acting(policy), (observations,), dynamic_shapes=shapes)
@@ -85,23 +89,33 @@ def _program(policy: Policy, observations: torch.Tensor) -> bytes:
 
 
 class Acting(torch.nn.Module):
-    """A policy's way from raw observations ``[E, *observation]`` to actions ``[E, *action]``."""
+    """A policy's way from raw observations ``[E, *observation]`` to actions ``[E, *action]``.
+
+    Where observations are histories these are a dict, as the environment shows it.
+    """
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy = policy
         self.shift = torch.from_numpy(policy.transform.shift)
         self.scale = torch.from_numpy(policy.transform.scale)
+        self.history = History.of(policy.observation_space)
         space = policy.action_space
         self.bounds = None
         if isinstance(space, spaces.Box):
             self.bounds = (torch.from_numpy(space.low), torch.from_numpy(space.high))
 
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+    def forward(self, observations: Raw) -> torch.Tensor:
         """The steps of :meth:`suites.policy.Policy.act`, in PyTorch."""
-        policy, episodes = self.policy, observations.shape[0]
+        if isinstance(observations, torch.Tensor):
+            seen = (observations - self.shift) * self.scale
+        else:
+            assert self.history is not None
+            static, temporal = (observations[key].double() for key in ("static", "temporal"))
+            seen = self.history.seen(static, temporal, self.shift, self.scale)
+        policy, episodes = self.policy, seen.shape[0]
         step: Step = {
-            "observations": ((observations - self.shift) * self.scale).to(policy.dtype)[None],
+            "observations": seen.to(policy.dtype)[None],
             "rewards": torch.zeros(1, episodes, dtype=policy.dtype),
             "first": torch.ones(1, episodes, dtype=torch.bool),
             "active": torch.ones(1, episodes, dtype=torch.bool),
@@ -131,15 +145,35 @@ class NoNoise(Noise):
         return self._draw(shape, None)
 
 
-def _observations(policy: Policy, rows: int) -> torch.Tensor:
+def _observations(policy: Policy, rows: int) -> Raw:
     """Random raw observations ``[rows, *observation]``, as wide as those the agent was trained on.
 
     In the space's own type, which is what the environment gives and the program will ask for.
     """
-    space = policy.observation_space
-    seen = SPREAD * np.random.default_rng(0).standard_normal((rows, *(space.shape or ())))
-    raw = seen / policy.transform.scale + policy.transform.shift
-    return torch.from_numpy(raw.astype(space.dtype))
+    rng = np.random.default_rng(0)
+    shift, scale = policy.transform.shift, policy.transform.scale
+
+    def draw(space: Any, columns: slice) -> torch.Tensor:
+        seen = SPREAD * rng.standard_normal((rows, *space.shape))
+        return torch.from_numpy((seen / scale[columns] + shift[columns]).astype(space.dtype))
+
+    space: Any = policy.observation_space
+    history = History.of(space)
+    if history is None:
+        return draw(space, slice(None))
+    found = {
+        "static": draw(space["static"], slice(history.static)),
+        "temporal": draw(space["temporal"], slice(history.static, None)),
+    }
+    found["temporal"][: rows // 2, : history.days // 2] = 0.0  # episodes that have just begun
+    return found
+
+
+def _mapped(observations: Raw, change: Callable[[torch.Tensor], Any]) -> Any:
+    """The change of an array of observations, or of each array of a dict of them."""
+    if isinstance(observations, torch.Tensor):
+        return change(observations)
+    return {key: change(values) for key, values in observations.items()}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from baselines.config import UsageError
 from baselines.contract import DERIVED_FIELDS, WINDOW_FIELDS, Needs, Spec
 from baselines.registry import make_config, needs_of
+from suites.catalog import ENVIRONMENTS
 from suites.resolve import Row
 
 REMEDY = 'give it phases whose source is "dataset"'
@@ -43,12 +44,27 @@ def match_needs(
 
 def _lack(row: Row, tasks: Sequence[Mapping[str, Any]], name: str) -> str | None:
     """What a row needs and some task's data has not, as the end of a sentence."""
-    for field_name in _needs(row).fields:
+    needs = _needs(row)
+    past = next((task["id"] for task in tasks if shows_history(task)), None)
+    if needs.window is not None and past is not None:
+        return (
+            f"learns from windows of {needs.window} steps, and an observation of task {past} is "
+            "a window already"
+        )
+    for field_name in needs.fields:
         for task in tasks:
             if field_name not in (*task["fields"], *WINDOW_FIELDS):
                 who = f"task {task['id']}" if "key" in task else f'source "{name}"'
                 return f'needs "{field_name}", which {who} does not have'
     return None
+
+
+def shows_history(task: Mapping[str, Any]) -> bool:
+    """Whether a task's observations are histories (:mod:`suites.datasets.history`)."""
+    if task.get("spaces") is not None:
+        return bool(task["spaces"]["observation"]["kind"] == "Dict")
+    found = ENVIRONMENTS.get(task["environment"])
+    return found is not None and found.history
 
 
 def _needs(row: Row) -> Needs:
@@ -114,6 +130,11 @@ def _nowhere_online(needs: Needs, tasks: Sequence[Mapping[str, Any]], name: str)
             continue
         if task["env_id"] is None:
             yield f"task {task['id']} has no simulator to collect in"
+        elif shows_history(task):
+            yield (
+                f"an observation of task {task['id']} is a history of days, of which a replay has "
+                "no windows"
+            )
         # Local data of an environment that knows no parts has the reward as the only one.
         elif "reward_parts" in needs.fields and name != "local":
             from suites.envs import make_vector
@@ -130,7 +151,7 @@ def _nowhere_online(needs: Needs, tasks: Sequence[Mapping[str, Any]], name: str)
 def match_spaces(
     rows: Sequence[Row], tasks: Sequence[Mapping[str, Any]], asked: Container[str]
 ) -> tuple[list[Row], list[str]]:
-    """Tries every agent on the spaces of the sources' own tasks, of which it may know nothing.
+    """Tries every agent on spaces of which it may know nothing: of own tasks, and histories.
 
     Args:
         rows: all of the plan's.
@@ -146,7 +167,8 @@ def match_spaces(
     kept, notes = list(rows), []
     for row in rows:
         for task in tasks:
-            if row.cls is None or task.get("spaces") is None:
+            own = task.get("spaces") is not None
+            if row.cls is None or not (own or (shows_history(task) and task["env_id"])):
                 continue
             try:
                 _try_spaces(row, task)
@@ -164,14 +186,14 @@ def match_spaces(
 
 
 def _try_spaces(row: Row, task: Mapping[str, Any]) -> None:
-    from suites.spaces import from_plain
+    from suites.spaces import facts_of
 
     known = task["fields"]
+    # What a task says of itself is asked first: it needs no simulator.
+    facts = facts_of({**task, "env_id": None} if task.get("spaces") else task)
     spec = Spec(
-        from_plain(task["spaces"]["observation"]),
-        from_plain(task["spaces"]["action"]),
+        **facts,
         phases=row.phases,
-        horizon=task["horizon"],
         reward_parts=("reward",) * ("reward_parts" in known),
         policies=int("policy_ids" in known),
         policy_groups=int("policy_groups" in known),

@@ -109,6 +109,7 @@ def _env_step(env_id: str) -> tuple[float, int | None]:
 
 def _agent(job: Job) -> tuple[float, float]:
     import torch
+    from gymnasium.spaces import flatdim
 
     from baselines.common import Noise
     from baselines.registry import Registry, make_config, needs_of
@@ -130,13 +131,13 @@ def _agent(job: Job) -> tuple[float, float]:
         phase = spec.phases[0].name
         update = _seconds_per_call(lambda: agent.update(sampler.sample(), phase))
     shape, dtype = (len(job.seeds), EPISODES), spec.torch_dtype()
-    observation = spec.observation_space.shape or ()
+    width = flatdim(spec.observation_space)
     flags = torch.ones(shape, dtype=torch.bool, device=spec.device)
     noise = Noise.for_episodes(
         job.seeds, "evaluation", 0, range(EPISODES), device=spec.device, dtype=dtype
     )
     step: Any = {
-        "observations": torch.zeros(*shape, *observation, dtype=dtype, device=spec.device),
+        "observations": torch.zeros(*shape, width, dtype=dtype, device=spec.device),
         "rewards": torch.zeros(shape, dtype=dtype, device=spec.device),
         "first": flags,
         "active": flags,
@@ -151,12 +152,15 @@ def made_up_dataset(task: Mapping[str, Any]) -> Any:
     from gymnasium.spaces import Box
 
     from suites.datasets import store
+    from suites.datasets.history import History
     from suites.spaces import facts_of
 
     facts = facts_of(task)
     observation_space, action_space = facts["observation_space"], facts["action_space"]
     rng, rows, length = np.random.default_rng(0), 4000, 100
-    observations = rng.standard_normal((rows, *(observation_space.shape or ())))
+    history = History.of(observation_space)
+    shape = (history.row,) if history else observation_space.shape or ()
+    observations = rng.standard_normal((rows, *shape))
     if isinstance(action_space, Box):
         actions = rng.uniform(-0.9, 0.9, (rows, *action_space.shape))
     else:

@@ -16,6 +16,7 @@ from baselines.config import UsageError
 from baselines.contract import Agent, Memory, Phase, Spec, Step
 from baselines.registry import Registry, make_config
 from results.record import POLICY_FILE, Episodes, Record, normalized_score
+from suites.datasets.history import History
 from suites.datasets.transforms import Transform
 from suites.evaluate import Evaluator, clip_to
 from suites.film import Film
@@ -100,7 +101,9 @@ class Policy:
         self._begun += 1
 
     def act(
-        self, observations: npt.ArrayLike, rewards: npt.ArrayLike | None = None
+        self,
+        observations: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+        rewards: npt.ArrayLike | None = None,
     ) -> npt.NDArray[Any]:
         """Actions ``[E, *action]`` for raw observations ``[E, *observation]`` of E episodes.
 
@@ -108,21 +111,16 @@ class Policy:
         new episodes begin; a policy without memory does not mind if you forget.
 
         Args:
-            observations: as the environment gives them.
+            observations: as the environment gives them; where they are histories, a dict of
+                "static" ``[E, static]`` and "temporal" ``[E, days, features]``, of which days that
+                are all zeros, before the first that is not, are taken as before the episode.
             rewards: ``[E]`` of the previous step, raw; needed only by return-conditioned policies.
 
         Raises:
             UsageError: if the observations have another shape than the task's, or their number
                 changes in the midst of what a policy remembers.
         """
-        observations, shape = np.asarray(observations), self.observation_space.shape or ()
-        single = observations.shape == shape
-        batch = observations[None] if single else observations
-        if batch.shape[1:] != shape:
-            raise UsageError(
-                f"observations of shape {observations.shape}; those of {self.task['id']} are "
-                f"{shape}, or {('E', *shape)} for E episodes side by side".replace("'", "")
-            )
+        batch, single = self._seen(observations)
         if self._memory is not None and len(batch) != self._count:
             raise UsageError(
                 f"{len(batch)} observations after {self._count}, which {self.agent['label']} "
@@ -136,7 +134,7 @@ class Policy:
             )
         earned = np.zeros(len(batch)) if rewards is None else np.reshape(rewards, len(batch))
         step: Step = {
-            "observations": self._tensor(self.transform.observations(batch)),
+            "observations": self._tensor(batch),
             "rewards": self._tensor(earned * self.transform.reward_scale),
             "first": torch.full((1, len(batch)), first),
             "active": torch.ones(1, len(batch), dtype=torch.bool),
@@ -146,6 +144,43 @@ class Policy:
             actions, self._memory = self.actor.act(step, self._memory)
         chosen = clip_to(self.action_space, actions[0].numpy())
         return np.asarray(chosen[0] if single else chosen)
+
+    def _seen(
+        self, observations: npt.ArrayLike | Mapping[str, npt.ArrayLike]
+    ) -> tuple[npt.NDArray[np.float64], bool]:
+        """Raw observations as the agent sees them ``[E, O]``, and whether they were but one."""
+        history = History.of(self.observation_space)
+        if history is None:
+            batch, single = self._batch("observations", observations, self.observation_space.shape)
+            return self.transform.observations(batch), single
+        if not isinstance(observations, Mapping) or set(observations) != {"static", "temporal"}:
+            raise UsageError(
+                f"observations of {self.task['id']} are a dict of static and temporal; give what "
+                "the environment shows"
+            )
+        parts = {}
+        for key, space in self.observation_space.items():  # type: ignore[attr-defined]
+            batch, single = self._batch(f'observations["{key}"]', observations[key], space.shape)
+            parts[key] = torch.from_numpy(batch.astype(np.float64))
+        sizes = [len(part) for part in parts.values()]
+        if len(set(sizes)) > 1:
+            raise UsageError(f"static is of {sizes[0]} episodes and temporal of {sizes[1]}")
+        moments = (torch.from_numpy(v) for v in (self.transform.shift, self.transform.scale))
+        return history.seen(parts["static"], parts["temporal"], *moments).numpy(), single
+
+    def _batch(
+        self, name: str, values: Any, shape: tuple[int, ...] | None
+    ) -> tuple[npt.NDArray[Any], bool]:
+        """Values ``[E, *shape]``, and whether they were one of ``shape``."""
+        array, shape = np.asarray(values), shape or ()
+        single = array.shape == shape
+        batch = array[None] if single else array
+        if batch.shape[1:] != shape:
+            raise UsageError(
+                f"{name} of shape {array.shape}; those of {self.task['id']} are "
+                f"{shape}, or {('E', *shape)} for E episodes side by side".replace("'", "")
+            )
+        return batch, single
 
     @property
     def dtype(self) -> torch.dtype:

@@ -26,8 +26,10 @@ def to_plain(space: spaces.Space[Any]) -> Plain:
     """A space as plain JSON; :func:`from_plain` makes it again.
 
     Raises:
-        ValueError: if it is no Box, Discrete or MultiDiscrete.
+        ValueError: if it is no Box, Discrete or MultiDiscrete, nor a Dict of these.
     """
+    if isinstance(space, spaces.Dict):
+        return {"kind": "Dict", "spaces": {key: to_plain(part) for key, part in space.items()}}
     if isinstance(space, spaces.Box):
         return box(space.low, space.high, str(space.dtype))
     if isinstance(space, spaces.Discrete):
@@ -37,8 +39,28 @@ def to_plain(space: spaces.Space[Any]) -> Plain:
     raise ValueError(f"{space}: only Box, Discrete and MultiDiscrete are supported")
 
 
+def histories(row: spaces.Box, static: int, days: int) -> spaces.Dict:
+    """Observations that are the last days of an episode; see :mod:`suites.datasets.history`.
+
+    They are float32, whatever rows are.
+
+    Args:
+        row: of a day row.
+        static: numbers of a row that hold in all of an episode; its first.
+        days: of a window.
+    """
+
+    def part(bounds: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        return bounds[:static], np.tile(bounds[static:], (days, 1))
+
+    bounds = zip(("static", "temporal"), part(row.low), part(row.high), strict=True)
+    return spaces.Dict({key: spaces.Box(low, high, dtype=np.float32) for key, low, high in bounds})
+
+
 def from_plain(plain: Mapping[str, Any]) -> spaces.Space[Any]:
     """The space that plain JSON describes."""
+    if plain["kind"] == "Dict":
+        return spaces.Dict({key: from_plain(part) for key, part in plain["spaces"].items()})
     if plain["kind"] == "Discrete":
         return spaces.Discrete(plain["n"], start=plain["start"])
     if plain["kind"] == "MultiDiscrete":
@@ -77,7 +99,11 @@ def facts_of(task: Mapping[str, Any]) -> dict[str, Any]:
     env = make_vector(task["env_id"], 1)
     env.close()
     names = ("observation_space", "action_space", "horizon", "noop", "effects")
-    return {name: getattr(env, name, None) for name in names}
+    facts = {name: getattr(env, name, None) for name in names}
+    row, days = env.observation_space, getattr(env, "history", 0)
+    if days and isinstance(row, spaces.Box):  # the simulator shows day rows, agents see windows
+        facts["observation_space"] = histories(row, env.static, days)  # type: ignore[attr-defined]
+    return facts
 
 
 def is_integer(space: spaces.Space[Any]) -> bool:

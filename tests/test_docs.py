@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 import subprocess
+import sys
 from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +52,9 @@ def run_block(block: Block, names: dict[str, Any]) -> None:
 def run_line(line: str) -> None:
     words = shlex.split(line, comments=True)
     words = [found for word in words for found in (sorted(glob(word)) or [word])]
-    if words[:3] == ["python", "-m", "suites.run"]:
+    if words[:1] == ["python"] and words[1:3] != ["-m", "suites.run"]:
+        subprocess.run([sys.executable, *words[1:]], check=True)
+    elif words[:3] == ["python", "-m", "suites.run"]:
         assert main(words[3:]) == 0, line  # here and now spares importing everything anew
     else:
         subprocess.run(words, check=True)
@@ -77,6 +80,19 @@ def test_the_tutorial_runs(
     }
     assert names["actions"].shape == (1, 3)
     assert np.isfinite(names["table"][["bc", "median_bc"]].to_numpy()).all()
+
+
+def test_the_worked_example_of_own_logs_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASTQ_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("suites.cli.estimate", lambda jobs, _: [Estimate()] * len(jobs))
+    names: dict[str, Any] = {}
+    for block in blocks(DOCS / "own-histories.md"):
+        run_block(block, names)
+    assert set(names["runs"]["agent"]) >= {"bc", "fastq"}
+    assert names["offer"].shape == (1, 1) and abs(names["offer"]).max() <= 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -171,7 +171,9 @@ def convert(content: Content, size: int | None = None) -> Converted:
     if content.env_id is None and len(ends) > 1:
         order, held_out = _held_out_last(ends)
         fields = {name: values[order] for name, values in fields.items()}
+    history = {"history": content.history, "static": content.parts[0][1]}
     card = {
+        **(history if content.history else {}),
         "env_id": content.env_id,
         "horizon": content.horizon,
         "observation_shape": [fields["observations"].shape[1]],
@@ -190,11 +192,14 @@ def convert(content: Content, size: int | None = None) -> Converted:
 
 def plain_spaces(content: Content) -> dict[str, Any]:
     """Spaces of observations and actions as plain JSON."""
-    from suites.spaces import box
+    from gymnasium.spaces import Box
 
-    width = content.fields["observations"].shape[1]
-    unbounded = np.full(width, np.inf, np.float32)
-    return {"observation": box(-unbounded, unbounded), "action": content.action_space}
+    from suites.spaces import histories, to_plain
+
+    shown: Any = Box(-np.inf, np.inf, (content.fields["observations"].shape[1],))
+    if content.history:
+        shown = histories(shown, content.parts[0][1], content.history)
+    return {"observation": to_plain(shown), "action": content.action_space}
 
 
 def held_out_episodes(episodes: int) -> npt.NDArray[np.bool_]:

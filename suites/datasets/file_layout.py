@@ -28,7 +28,7 @@ PER_ROW = (
 )
 FACTS = (
     *("reward_part_names", "action_low", "action_high", "env_id", "horizon", "name"),
-    *("reference_min", "reference_max"),
+    *("reference_min", "reference_max", "history"),
 )
 IGNORED = ("infos/", "metadata/")  # what other tools put beside the transitions
 PARTS_TOLERANCE = 1e-4  # of the sum of the parts' sizes, since float32 rounds each of them
@@ -52,6 +52,7 @@ class Content:
         horizon: the time limit that the file tells, or None.
         reference: returns that score 0 and 100, or None.
         title: a name for people, or "".
+        history: days of the windows that agents see, where a row is a day; 0 where it is not.
         notes: sentences on what was not as it should be and was mended.
     """
 
@@ -63,6 +64,7 @@ class Content:
     horizon: int | None = None
     reference: tuple[float, float] | None = None
     title: str = ""
+    history: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -117,6 +119,7 @@ class _Check:
             horizon=self.horizon(),
             reference=self.reference(),
             title=self.text("name"),
+            history=self.history(parts),
             notes=self.notes,
         )
 
@@ -515,15 +518,47 @@ class _Check:
     def horizon(self) -> int | None:
         if "horizon" not in self.arrays:
             return None if self.env is None else self.env.horizon
-        horizon = self.scalar("horizon")
-        if horizon != int(horizon) or horizon < 1:
-            raise self.wrong(f"horizon is {horizon:g}; it is a whole number of steps, from 1 on")
-        if self.env is not None and self.env.horizon != int(horizon):
+        horizon = self.count("horizon", "steps")
+        if self.env is not None and self.env.horizon != horizon:
             raise self.wrong(
-                f"horizon is {horizon:g} and that of {self.env.env_id} is {self.env.horizon}; "
+                f"horizon is {horizon} and that of {self.env.env_id} is {self.env.horizon}; "
                 "leave it out"
             )
-        return int(horizon)
+        return horizon
+
+    def count(self, name: str, unit: str) -> int:
+        number = self.scalar(name)
+        if number != int(number) or number < 1:
+            raise self.wrong(f"{name} is {number:g}; it is a whole number of {unit}, from 1 on")
+        return int(number)
+
+    def history(self, parts: list[tuple[str, int]]) -> int:
+        """Days of a window, if rows are days; observations then are static and temporal."""
+        shown = 0 if self.env is None else self.env.history
+        if "history" not in self.arrays:
+            if shown:
+                raise self.wrong(
+                    f"{self.env.env_id} shows histories of {shown} days; add history, {shown}"
+                )
+            return 0
+        days = self.count("history", "days")
+        if self.env is not None and shown != days:
+            raise self.wrong(
+                f"history is {days} and {self.env.env_id} shows "
+                f"{f'{shown} days' if shown else 'no histories'}; correct it, or leave env_id out"
+            )
+        if [name for name, _ in parts] != ["static", "temporal"]:
+            raise self.wrong(
+                f"history is there and observations are {_parts(parts)}; give "
+                "observations/static and observations/temporal, with a row per day"
+            )
+        shape = self.arrays["observations/temporal"].shape
+        if len(shape) > 2:
+            raise self.wrong(
+                f"observations/temporal has shape {shape}; give each day's own numbers, "
+                "[N, features], of which windows are made"
+            )
+        return days
 
     def reference(self) -> tuple[float, float] | None:
         given = [name for name in ("reference_min", "reference_max") if name in self.arrays]

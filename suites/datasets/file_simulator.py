@@ -23,7 +23,8 @@ class Simulator:
         horizon: the time limit in steps, or None.
         action_space: of one action.
         observation_keys: of a Dict of observations, in its order; [] if they are one array.
-        observation_size: numbers in one observation, flat.
+        observation_size: numbers in one observation, flat; in a day row, where it is a history.
+        history: days of a history, 0 where observations are none.
 
     Raises:
         DatasetError: if it cannot be made, or its spaces are not supported.
@@ -49,6 +50,10 @@ class Simulator:
         self.action_space = env.action_space
         self.observation_keys = list(shown) if isinstance(shown, gymnasium.spaces.Dict) else []
         space = env.observation_space
+        self.history = int(getattr(env, "history", 0))
+        if self.history and isinstance(space, gymnasium.spaces.Dict):
+            width = space["static"].shape[0] + space["temporal"].shape[-1]  # type: ignore[index]
+            space = gymnasium.spaces.Box(-np.inf, np.inf, (width,))
         env.close()
         one.close()
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:

@@ -12,6 +12,7 @@ from torch import Tensor
 from baselines.common import Noise
 from baselines.contract import Batch, Needs, Spec
 from suites.datasets.groups import policy_groups
+from suites.datasets.history import Windows
 from suites.datasets.store import SCALARS, Dataset
 from suites.datasets.transforms import Transform
 from suites.spaces import is_integer
@@ -25,7 +26,8 @@ class Sampler:
 
     A window begins at a uniformly drawn transition (so an episode is drawn in proportion to its
     length), runs at most K steps, never crosses an episode's end, and is padded on the left with
-    zeros, where ``mask`` is 0.
+    zeros, where ``mask`` is 0. Where observations are histories (:mod:`suites.datasets.history`),
+    those of a transition are widened to the days up to it.
 
     Args:
         dataset: the packed table; left where it is on a CPU, copied to the device otherwise.
@@ -64,6 +66,7 @@ class Sampler:
         self.shift = torch.tensor(shift, dtype=self.dtype, device=spec.device)
         self.scale = torch.tensor(scale, dtype=self.dtype, device=spec.device)
         self.noise = Noise.for_seeds(seeds, "batch", device=spec.device)
+        self.windows = Windows.of(spec, dataset, transform, self.table)
         if needs.window is not None:
             self._index_episodes(dataset, transform, spec.device)
 
@@ -131,7 +134,10 @@ class Sampler:
         return self._batch(rows, index)
 
     def _rows(self, index: Tensor) -> Batch:
-        return self._batch(self.table.index_select(0, index.flatten()), index)
+        batch = self._batch(self.table.index_select(0, index.flatten()), index)
+        if self.windows is not None:
+            self.windows.widen(batch, index)
+        return batch
 
     def _batch(self, rows: Tensor, index: Tensor) -> Batch:
         rows = rows.to(self.dtype)

@@ -24,6 +24,7 @@ import torch
 
 from baselines.common import Noise
 from baselines.contract import Agent, Memory, Spec, Step
+from suites.datasets.history import viewing
 from suites.datasets.store import Dataset
 from suites.datasets.transforms import Transform
 from suites.evaluate import check_actions
@@ -155,6 +156,7 @@ def _act(
     width = data.column("actions").shape[1]
     made = [[np.zeros((n, width)) for n in lengths] for _ in seeds]
     memory: Memory | None = None
+    view = viewing(spec.observation_space, count)
 
     def stack(values: npt.NDArray[np.generic]) -> torch.Tensor:
         tensor = torch.from_numpy(values).to(spec.device)
@@ -166,7 +168,9 @@ def _act(
         active = t < lengths
         earned = rewards[np.maximum(rows - 1, 0)] * transform.reward_scale * (t > 0)
         step: Step = {
-            "observations": stack(transform.observations(observations[rows])),
+            "observations": stack(
+                view(transform.observations(observations[rows]), np.full(count, t == 0))
+            ),
             "rewards": stack(earned.astype(np.float64)),
             "first": stack(np.full(count, t == 0)),
             "active": stack(active),

@@ -71,7 +71,7 @@ def run(context: Context) -> list[Outcome]:
     """Accuracy, distance and picture of every view, for every seed; see above."""
     samples = [draw(context, context.rng("balance", i)) for i in range(len(context.seeds))]
     rows = np.stack([sample.rows for sample in samples])
-    observations = context.seen(context.raw("observations", rows))
+    observations = context.seen(rows)
     groups = context.tensor(np.stack([sample.groups for sample in samples]))
     views = context.ask("represent", observations, groups)
     missing = [name for name in ("before", "after") if name not in views]

@@ -34,7 +34,7 @@ def run(context: Context) -> list[Outcome]:
             for i in range(len(context.seeds))
         ]
     )
-    found = context.ask("coefficients", context.seen(context.raw("observations", rows)))
+    found = context.ask("coefficients", context.seen(rows))
     if not isinstance(found, dict) or set(found) != {"coefficients", "low", "high"}:
         raise StudyError("coefficients must return a dict of coefficients, low and high")
     chosen, low, high = found["coefficients"], float(found["low"]), float(found["high"])

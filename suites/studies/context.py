@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from baselines.common import derive_seed
 from baselines.contract import Spec
+from suites.datasets.history import Windows
 from suites.datasets.store import Dataset
 from suites.datasets.transforms import Transform
 from suites.job import Job
@@ -107,9 +109,20 @@ class Context:
         dtype = self.spec.torch_dtype() if tensor.is_floating_point() else torch.int64
         return tensor.to(self.spec.device, dtype)
 
-    def seen(self, observations: Floats) -> Tensor:
-        """Raw observations ``[S, B, O]`` as the agent sees them."""
-        return self.tensor(self.transform.observations(observations))
+    @cached_property
+    def windows(self) -> Windows | None:
+        """Of the data's rows, where observations are histories."""
+        table = torch.from_numpy(self.dataset.table)
+        return Windows.of(self.spec, self.dataset, self.transform, table)
+
+    def seen(self, rows: Ints) -> Tensor:
+        """The observations of the data in some rows ``[S, B]`` as the agent sees them."""
+        batch = {
+            "observations": self.tensor(self.transform.observations(self.raw("observations", rows)))
+        }
+        if self.windows is not None:
+            self.windows.widen(batch, torch.from_numpy(rows))
+        return batch["observations"]
 
     @torch.no_grad()
     def ask(self, method: str, *stacked: Tensor | None) -> Any:
@@ -158,15 +171,15 @@ class Context:
             raise StudyError(f"{what} returned NaN or infinity")
         return np.asarray(joined, np.float64)
 
-    def value(self, observations: Floats, actions: Floats, groups: Ints | None) -> Floats:
+    def value(self, rows: Ints, actions: Floats, groups: Ints | None) -> Floats:
         """Predicted Q ``[S, B]`` in the environment's units of reward.
 
         Args:
-            observations: raw, ``[S, B, O]``.
+            rows: of the data, whose observations are judged in, ``[S, B]``.
             actions: ``[S, B, A]``.
             groups: whose representation to judge from, ``[S, B]``; None for the acting one.
         """
-        seen = self.seen(observations)
+        seen = self.seen(rows)
         known = None if groups is None else self.tensor(groups)
         values = np.asarray(self.ask("value", seen, self.tensor(actions), known))
         if values.ndim != 2:

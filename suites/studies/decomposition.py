@@ -33,11 +33,11 @@ def run(context: Context) -> list[Outcome]:
             for i in range(len(context.seeds))
         ]
     )
-    observations, actions = context.raw("observations", rows), context.raw("actions", rows)
+    actions = context.raw("actions", rows)
     groups = context.groups_of(rows) if context.policy_groups is not None else None
     found = context.ask(
         "decompose",
-        context.seen(observations),
+        context.seen(rows),
         context.tensor(actions),
         None if groups is None else context.tensor(groups),
     )
@@ -47,7 +47,7 @@ def run(context: Context) -> list[Outcome]:
             f"decompose returned parts {parts} and weights of shape {weights.shape}; the data has "
             f"the parts {known}, and weights are [S, B, number of parts + 1]"
         )
-    values = context.value(observations, actions, groups)
+    values = context.value(rows, actions, groups)
     columns = [known.index(part) for part in parts]
     # What a part takes away is a cost, which no positive share of a positive Q can explain.
     targets = np.maximum(context.raw("reward_parts", rows)[..., columns], 0.0)
@@ -107,7 +107,7 @@ def _measured(context: Context) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         groups: Ints | None = None
         if context.policy_groups is not None:
             groups = context.groups_of(rows)
-        predicted = context.value(observations, actions, groups)
+        predicted = context.value(rows, actions, groups)
         returned, _ = rollouts.returns(
             context.agent, observations, actions, context.discounts(), context.listen
         )

@@ -44,14 +44,14 @@ def run(context: Context) -> list[Outcome]:
             "agent": (rollouts.first_actions(context.agent, observations), None),
         }
         if count > 1:
-            proposed = context.ask("counterfactual_actions", context.seen(observations))
+            proposed = context.ask("counterfactual_actions", context.seen(rows))
             for k in range(count):
                 kinds[f"group {k}"] = (proposed[:, :, k], np.full(rows.shape, k))
         discounts = context.discounts()
         predicted, returned = [], []
         first_rewards = np.zeros(rows.shape)
         for name, (actions, of) in kinds.items():
-            predicted.append(context.value(observations, actions, of))
+            predicted.append(context.value(rows, actions, of))
             totals, rewards = rollouts.returns(
                 context.agent, observations, actions, discounts, context.listen
             )
@@ -86,7 +86,7 @@ def _number_of_groups(context: Context) -> int:
     if context.policy_groups is None or not hasattr(context.agent, "counterfactual_actions"):
         return 0
     one_each = np.zeros((len(context.seeds), 1), np.int64)
-    seen = context.seen(context.raw("observations", one_each))
+    seen = context.seen(one_each)
     try:
         shape = context.ask("counterfactual_actions", seen).shape
     except DoesNotApply:  # this configuration does not know them

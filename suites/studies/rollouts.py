@@ -11,6 +11,7 @@ import torch
 
 from baselines.common import Noise
 from baselines.contract import Agent, Memory, Step
+from suites.datasets.history import History
 from suites.evaluate import Evaluator, clip_to
 from suites.studies.context import Context, DoesNotApply, Floats, Ints
 
@@ -29,6 +30,8 @@ class Rollouts(Evaluator):
         env_id = context.job.task["env_id"]
         if env_id is None:
             raise DoesNotApply("the task has no simulator")
+        if History.of(context.spec.observation_space) is not None:
+            raise DoesNotApply("a day of a history does not tell the simulator's state")
         super().__init__(env_id, context.spec, context.seeds, context.transform, SLOTS, 0)
         if not hasattr(self.env, "set_state"):
             self.close()

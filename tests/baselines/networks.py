@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from oracles import Array, Weights
-from tape import Var
+from tape import Var, join
 
 
 def as_vars(weights: Weights) -> dict[str, Var]:
@@ -75,3 +75,23 @@ class Squashed:
 
 def joined(*arrays: Array) -> Array:
     return np.concatenate(arrays, -1)
+
+
+def sigmoid(x: Var) -> Var:
+    value = 1 / (1 + np.exp(-x.value))
+    return x.each(lambda _: value, value * (1 - value))
+
+
+def history_features(p: dict[str, Var], observations: Array, static: int, days: int) -> Var:
+    """An LSTM's last state beside a rectified layer, day by day, from one encoder's weights."""
+    windows = observations[:, static:].reshape(len(observations), days, -1)
+    size = p["encoder.recurrent"].value.shape[0]
+    state = cell = Var(np.zeros((len(observations), size)))
+    for day in range(days):
+        gates = Var(windows[:, day]) @ p["encoder.input"] + state @ p["encoder.recurrent"]
+        gates = gates + p["encoder.bias"]
+        i, f, g, o = (gates[:, n * size : (n + 1) * size] for n in range(4))
+        cell = sigmoid(f) * cell + sigmoid(i) * g.tanh()
+        state = sigmoid(o) * cell.tanh()
+    seen = Var(observations[:, :static]) @ p["encoder.static_weight"] + p["encoder.static_bias"]
+    return join([state, seen.relu()])

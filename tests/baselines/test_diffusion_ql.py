@@ -236,7 +236,7 @@ MUTANTS: list[Mutant] = [
     ("diffusion_ql", "diffusion_ql", ("self.updates >= c.ema_start", "self.updates > c.ema_start")),
     ("diffusion_ql", "diffusion_ql", ("% c.ema_every == 0", "% c.ema_every == 1")),
     ("diffusion_ql", "diffusion_ql", ("actor, observations, d", "actor_ema, observations, d")),
-    ("diffusion_ql", "diffusion_ql", ("self.critic_target, obs", "self.critic, obs")),
+    ("diffusion_ql", "diffusion_ql", ("self.critic_target, slow", "self.critic, slow")),
     # the discount and the mask of terminations
     ("diffusion_ql", "diffusion_ql", ("self.config.discount * continues", "continues")),
     ("diffusion_ql", "diffusion_ql", ('1.0 - batch["terminations"]', "1.0")),

@@ -363,8 +363,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "agent",
         (
-            'self.view(batch["next_observations"], groups)',
-            'self.view(batch["next_observations"], 0 * groups)',
+            'self.view(batch["next_observations"], groups, target=True)',
+            'self.view(batch["next_observations"], 0 * groups, target=True)',
         ),
     ),
     mutant("agent", ("torch.mean(everyone, 1)", "everyone[:, 0]")),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from oracles import BATCH, SEEDS, UPDATES, Edit, make_batch, make_spec, rebuild
 from rows import PARTS, POLICIES, Stages, make_rows
 from torch import Tensor, nn
@@ -244,7 +245,7 @@ def test_balancing_is_a_torch_layer_per_seed() -> None:
 
 @pytest.mark.parametrize("kind", ["separate", "shared"])
 def test_experts_learn_from_their_own_policy_only(kind: Any) -> None:
-    experts = PolicyExperts.build(3, 4, 2, (8,), kind)
+    experts = PolicyExperts.build(3, spaces.Box(-1, 1, (4,)), 2, (8,), kind)
     parameters = experts.init(Noise.for_seeds(SEEDS, "init", dtype=DOUBLE))
     states, groups = normal(len(SEEDS), 30, 4), torch.arange(30).repeat(len(SEEDS), 1) % 2
     losses = experts.losses(
