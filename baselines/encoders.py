@@ -9,7 +9,6 @@ serves as the target of both.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,12 +157,7 @@ def encoder(space: spaces.Space[Any], copies: int | None = None) -> Encoder:
     )
 
 
-def encoded(
-    encoder: Encoder,
-    batch: Batch,
-    parameters: Mapping[str, Tensor],
-    following: Mapping[str, Tensor],
-) -> Batch:
+def encoded(encoder: Encoder, batch: Batch, parameters: Parameters, following: Parameters) -> Batch:
     """A batch with features in place of observations; the same one where these are the same.
 
     Args:
@@ -175,6 +169,6 @@ def encoded(
     if not isinstance(encoder, HistoryEncoder):
         return batch
     with torch.no_grad():
-        next_features = encoder(dict(following), batch["next_observations"])
-    features = encoder(dict(parameters), batch["observations"])
+        next_features = encoder(following, batch["next_observations"])
+    features = encoder(parameters, batch["observations"])
     return {**batch, "observations": features, "next_observations": next_features}
