@@ -132,7 +132,7 @@ def _environments() -> Iterator[tuple[str, Environment]]:
     qualities = ("overlap-0", "overlap-25", "overlap-50", "overlap-100")
     for name, platform in PLAYERS.items():
         env_ids = {"local": f"{NAMESPACE}{name}-v0"}
-        yield name, Environment(f"Players {platform}", "players", env_ids, qualities)
+        yield name, Environment(f"Players {platform}", "players", env_ids, qualities, history=True)
 
 
 def _tasks() -> Iterator[Task]:
