@@ -51,7 +51,8 @@ def histories(row: spaces.Box, static: int, days: int) -> spaces.Dict:
     """
 
     def part(bounds: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        return bounds[:static], np.tile(bounds[static:], (days, 1))
+        cast = bounds.astype(np.float32)  # gymnasium warns where it has to
+        return cast[:static], np.tile(cast[static:], (days, 1))
 
     bounds = zip(("static", "temporal"), part(row.low), part(row.high), strict=True)
     return spaces.Dict({key: spaces.Box(low, high, dtype=np.float32) for key, low, high in bounds})
