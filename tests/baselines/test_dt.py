@@ -216,7 +216,7 @@ MUTANTS: list[Mutant] = [
             "self.lr * self.updates / self.warmup_steps",
         ),
     ),
-    ("dt", "common", (" / (1.0 - dropped / 2**16)", "")),
+    ("dt", "common", (".div_(1.0 - dropped / 2**16)", "")),
     # the seed axis
     ("dt", "transformer", ("reshape(-1, 1, 1) * self.timesteps", "reshape(-1, 1, 1) * 0")),
     ("dt", "transformer", ("mask.sum((1, 2)).clamp(min=1.0)", "mask.sum()")),

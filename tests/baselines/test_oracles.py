@@ -271,7 +271,7 @@ MUTANTS: list[Mutant] = [
     ("iql", "iql", ("self.config.temperature * advantages", "advantages")),
     ("iql", "sampled", ("-0.5 * standardized", "-standardized")),
     ("iql", "iql", (".mean(2).sum(1)", ".mean(2).mean(1)")),
-    ("iql", "common", ("1.0 - expectile, expectile)", "1.0 - expectile, 1.0)")),
+    ("iql", "common", ("full_like(difference, expectile)", "full_like(difference, 1.0)")),
     # clips
     ("td3_bc", "td3_bc", (".clamp(-c.noise_clip, c.noise_clip)", "")),
     ("td3_bc", "td3_bc", ("next_actions.clamp(-1, 1)", "next_actions")),
