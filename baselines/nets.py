@@ -164,13 +164,18 @@ def _vendor() -> str:
 _FEWEST_ROWS = 4096 if _vendor() == "GenuineIntel" else 0  # of a product by oneDNN
 
 
+def _many_rows(left: Tensor) -> bool:
+    """Not asked while a program is traced: its answer would bind the program to this many rows."""
+    return not torch.compiler.is_compiling() and left.shape[0] >= _FEWEST_ROWS
+
+
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """``left [n, k] @ right [m, k]^T + bias [m]``; vectors and float64 are no case for oneDNN."""
     if (
         _onednn_linear is not None
         and _avx512
         and left.dtype == torch.float32
-        and left.shape[0] >= _FEWEST_ROWS
+        and (not _FEWEST_ROWS or _many_rows(left))
         and 1 not in right.shape
         and torch.backends.mkldnn.enabled
     ):

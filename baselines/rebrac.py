@@ -174,6 +174,15 @@ class ReBRAC(Stateful):
             **self.policy_metrics,
         }
 
+    @torch.no_grad()
+    def value(self, observations: Tensor, actions: Tensor, groups: Tensor | None = None) -> Tensor:
+        """Predicted Q ``[S, B]`` of actions in the space; for studies."""
+        return self.critic_net(self.critic, observations, self.box.unscale(actions)).amin(1)
+
+    def discounts(self) -> Tensor:
+        """The discount of :meth:`value`, ``[S]``; for studies."""
+        return torch.full_like(self.policy_metrics["bc_loss"], self.config.discount)
+
     def act(
         self, step: Step, memory: Memory | None = None, *, explore: bool = False
     ) -> tuple[Tensor, Memory | None]:

@@ -80,8 +80,8 @@ class TD3BC(Stateful):
         dtype = spec.torch_dtype()
         init = Noise.for_seeds(seeds, "init", device=spec.device, dtype=dtype)
         self.noise = Noise.for_seeds(seeds, "update", device=spec.device, dtype=dtype)
-        self.actor = self.actor_net.init(init)
-        self.critic = {**self.critic_net.init(init), **self.encoder.init(init)}
+        self.actor, self.critic = self.actor_net.init(init), self.critic_net.init(init)
+        self.critic.update(self.encoder.init(init))
         self.actor_target = copy_parameters(self.actor)
         self.critic_target = copy_parameters(self.critic)
         self.actor_optimizer = Adam(self.actor, config.actor_lr)
@@ -124,9 +124,8 @@ class TD3BC(Stateful):
 
     def actor_losses(self, batch: Batch, actions: Tensor) -> tuple[Tensor, Tensor]:
         """L_pi and its behaviour-cloning term, each ``[S]``."""
-        seen = batch["observations"].detach()
-        chosen = self.policy(self.actor, seen)
-        values = self.critic_net.first(frozen(self.critic), seen, chosen)
+        chosen = self.policy(self.actor, batch["observations"])
+        values = self.critic_net.first(frozen(self.critic), batch["observations"], chosen)
         weight = self.config.alpha / values.detach().abs().mean(1)
         cloning = (chosen - actions).square().mean((1, 2))
         return -weight * values.mean(1) + cloning, cloning
@@ -137,6 +136,7 @@ class TD3BC(Stateful):
         targets = self.critic_targets(batch, self.noise.normal(*actions.shape[1:]))
         critic_losses, values = self.critic_losses(batch, actions, targets)
         self.critic_optimizer.step(critic_losses)
+        batch = {**batch, "observations": batch["observations"].detach()}  # critics train encoders
         self.updates += 1
 
         if self.updates % self.config.policy_delay == 0:
@@ -164,8 +164,7 @@ class TD3BC(Stateful):
     def act(
         self, step: Step, memory: Memory | None = None, *, explore: bool = False
     ) -> tuple[Tensor, Memory | None]:
-        seen = self.encoder(self.critic, step["observations"])
-        unit = self.policy(self.actor, seen).detach()
+        unit = self.policy(self.actor, self.encoder(self.critic, step["observations"])).detach()
         if explore:
             noise = step["noise"].normal(self.box.size)
             unit = unit + self.config.exploration_noise * noise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,7 @@ class Evaluation:
     lengths: npt.NDArray[np.int64]
     reset_seeds: npt.NDArray[np.int64]
     successes: npt.NDArray[np.float64]
-    # A checkpoint may be older than measures.
-    measures: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 0)))
+    measures: npt.NDArray[np.float64]
 
     def success_rate(self, i: int) -> dict[str, float]:
         """The i-th seed's share of successes, for its record; empty where there is no success."""
@@ -57,7 +56,9 @@ class Evaluation:
     @classmethod
     def from_tensors(cls, saved: Mapping[str, torch.Tensor]) -> Evaluation:
         """What ``to_tensors`` was made of."""
-        return cls(**{name: value.numpy() for name, value in saved.items()})
+        found = {name: value.numpy() for name, value in saved.items()}
+        # A checkpoint may be older than measures.
+        return cls(**{"measures": np.zeros((*found["returns"].shape, 0)), **found})
 
 
 class NoSimulator:
@@ -73,7 +74,8 @@ class NoSimulator:
     ) -> Evaluation:
         """As :meth:`Evaluator.run`, with E = 0."""
         none = np.zeros((self.seeds, 0))
-        return Evaluation(none, none.astype(np.int64), np.zeros(0, np.int64), none)
+        unmeasured = np.zeros((self.seeds, 0, 0))
+        return Evaluation(none, none.astype(np.int64), np.zeros(0, np.int64), none, unmeasured)
 
     def close(self) -> None:
         """Nothing to free."""

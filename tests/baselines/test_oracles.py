@@ -246,7 +246,11 @@ MUTANTS: list[Mutant] = [
     ("td3_bc", "td3_bc", ("polyak(self.actor_target, self.actor, self.config.tau)", "pass")),
     ("td3_bc", "td3_bc", ("polyak(self.critic_target, self.critic, self.config.tau)", "pass")),
     ("iql", "iql", (".amin(1)", ".amax(1)")),
-    ("iql", "iql", ("self.critic_target, batch", "self.critic, batch")),
+    (
+        "iql",
+        "iql",
+        ("self.critic_net(self.critic_target, slow", "self.critic_net(self.critic, slow"),
+    ),
     ("iql", "iql", ("polyak(self.critic_target, self.critic, self.config.tau)", "pass")),
     ("iql", "common", ("list(online.values()), tau)", "list(online.values()), 1 - tau)")),
     # discount and the mask of terminations
