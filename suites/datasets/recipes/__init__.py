@@ -98,6 +98,11 @@ def get_recipe(domain: str) -> Recipe | None:
     return cast(Recipe, importlib.import_module(DOMAINS[domain]))
 
 
+def overlap(quality: str) -> float:
+    """The overlap o in [0, 1] of a quality such as "overlap-25"."""
+    return int(quality.removeprefix("overlap-")) / 100
+
+
 def divide(edges: list[int], most: int, unit: int = 1) -> list[Shard]:
     """Even shards of at most ``most`` rows between the segments' ``edges`` (rows).
 

@@ -17,7 +17,7 @@ from suites.catalog import Task
 from suites.datasets import store
 from suites.datasets.play import play as play_episodes
 from suites.datasets.play import task_entropy
-from suites.datasets.recipes import Segment, Shard, divide
+from suites.datasets.recipes import Segment, Shard, divide, overlap
 
 if TYPE_CHECKING:
     from suites.envs import VectorEnv
@@ -38,11 +38,6 @@ def missing(task: Task) -> str | None:
 def default_size(task: Task) -> int:
     """See :class:`suites.datasets.recipes.Recipe`."""
     return _SIZE
-
-
-def overlap(quality: str) -> float:
-    """The overlap o in [0, 1] of a quality such as "overlap-25"."""
-    return int(quality.removeprefix("overlap-")) / 100
 
 
 def describe(task: Task, size: int) -> dict[str, Any]:
