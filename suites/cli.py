@@ -58,7 +58,12 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs.add_argument("--retry", action="store_true", help="also run failed cells again")
     add("--budget", help="smoke, quick (default), standard, full, or one of your manifest's")
-    add("--agents", type=_names, metavar="A,B", help="only these agents")
+    add(
+        "--agents",
+        type=_names,
+        metavar="A,B",
+        help="only these agents; all: the suite's and those it keeps for more",
+    )
     add(
         "--tasks",
         type=_names,
@@ -278,8 +283,9 @@ def list_everything(console: Console, plugins: Sequence[str]) -> int:
     console.print("[bold]suites[/bold]")
     for name in shipped():
         suite = load_suite(name)
+        more = f"; with --agents all {', '.join(suite.more)}" if suite.more else ""
         console.print(
-            f"  {name:<14}{suite.title} ({len(suite.tasks)} tasks; {', '.join(suite.arms)})"
+            f"  {name:<14}{suite.title} ({len(suite.tasks)} tasks; {', '.join(suite.arms)}{more})"
         )
     console.print("[bold]budgets[/bold]")
     for name, budget in load_budgets().items():

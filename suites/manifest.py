@@ -91,6 +91,7 @@ class Suite:
     budgets: dict[str, Budget]
     where: str
     studies: tuple[str, ...] = ()  # run on every cell once it is trained
+    more: dict[str, Arm] = field(default_factory=dict)  # only by their names or "all"
 
     def get_budget(self, name: str | None) -> tuple[str, Budget]:
         """A budget by name, the suite's default for None.
@@ -106,6 +107,7 @@ class Suite:
 class _Manifest:
     tasks: list[str]
     agents: Any
+    more: Any = None
     title: str = ""
     budget: str = "quick"
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -151,6 +153,11 @@ def load_suite(name_or_path: str, source: str = "") -> Suite:
         check_name(study, STUDIES, "study", f"{where}: studies[{i}]")
         if study in manifest.studies[:i]:
             raise UsageError(f'{where}: studies[{i}]: "{study}" stands there twice; remove one')
+    arms = read_arms(manifest.agents, where)
+    more = {} if manifest.more is None else read_arms(manifest.more, where, "more")
+    for label in more:
+        if label in arms:
+            raise UsageError(f"{where}: more.{label} stands among the agents already; remove one")
     budgets = load_budgets()
     for key, value in manifest.budgets.items():
         budgets[key] = build(Budget, value, f"{where}: budgets.{key}")
@@ -159,11 +166,12 @@ def load_suite(name_or_path: str, source: str = "") -> Suite:
         name=path.stem,
         title=manifest.title or path.stem,
         tasks=tuple(manifest.tasks),
-        arms=read_arms(manifest.agents, where),
+        arms=arms,
         budget=manifest.budget,
         budgets=budgets,
         where=where,
         studies=tuple(manifest.studies),
+        more=more,
     )
 
 
@@ -185,8 +193,13 @@ def suite_of(tasks: Sequence[str]) -> Suite:
     )
 
 
-def read_arms(agents: Any, where: str) -> dict[str, Arm]:
+def read_arms(agents: Any, where: str, key: str = "agents") -> dict[str, Arm]:
     """Agents as a list of names, or as label -> {agent, preset, config, ...} (null: that name).
+
+    Args:
+        agents: these.
+        where: the file, for messages.
+        key: under which they stand there.
 
     Raises:
         UsageError: wrong shape, unknown key, wrong type.
@@ -194,17 +207,17 @@ def read_arms(agents: Any, where: str) -> dict[str, Arm]:
     if isinstance(agents, list):
         for i, name in enumerate(agents):
             if not isinstance(name, str):
-                raise UsageError(f"{where}: agents[{i}] must be a name, not {name!r}")
+                raise UsageError(f"{where}: {key}[{i}] must be a name, not {name!r}")
             if name in agents[:i]:
-                raise UsageError(f'{where}: agents[{i}]: "{name}" stands there twice; remove one')
+                raise UsageError(f'{where}: {key}[{i}]: "{name}" stands there twice; remove one')
         agents = dict.fromkeys(agents)
     if not isinstance(agents, Mapping) or not agents:
         raise UsageError(
-            f"{where}: agents must be a list of names or a mapping of labels, not {agents!r}"
+            f"{where}: {key} must be a list of names or a mapping of labels, not {agents!r}"
         )
     arms = {}
     for label, settings in agents.items():
-        place = f"{where}: agents.{label}"
+        place = f"{where}: {key}.{label}"
         check_label(label, place)
         settings = {} if settings is None else settings
         if isinstance(settings, Mapping):

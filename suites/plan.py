@@ -29,6 +29,7 @@ from suites.resolve import (
     choose_device,
     choose_tasks,
     describe_task,
+    names_agents,
     read_settings,
     reference_row,
     resolve_row,
@@ -275,12 +276,16 @@ def make_plan(options: Options, command: str = "") -> SuitePlan:
         describe_task(task, source, options, budget, draws)
         for task in choose_tasks(options, suite, source)
     ]
-    named = suite.arms if options.agents is None else options.agents
-    asked = [label for label in arms if label != CLONING or label in named]
+    named = names_agents(options)
+    asked = [
+        label
+        for label in arms
+        if label != CLONING or label in (suite.arms if named is None else named)
+    ]
     rows, unfit = match_spaces(rows, tasks, asked)
     # A shipped suite serves all sources, though not all of them tell what every agent needs.
     own = suite.name not in shipped()
-    strict = arms if options.agents is not None or own else ()
+    strict = arms if named is not None or own else ()
     rows, lacking = match_needs(rows, tasks, options.source, strict)
     rows, offline_only = match_online(rows, tasks, options.source, strict)
     lacking += offline_only

@@ -24,6 +24,7 @@ from suites.manifest import Arm, Budget, Suite, read_phases
 
 BEHAVIOUR = "behaviour"
 REFERENCES = ("random", BEHAVIOUR)
+ALL = "all"  # of --agents
 CLONING = "bc"  # every table shows it beside random and behaviour
 BEHAVIOUR_VERSION = 1
 # Of a task's description; no part of jobs and records.
@@ -37,7 +38,8 @@ class Options:
     Attributes:
         suite: name, or path of a manifest; "" for the usual agents on ``tasks``.
         budget: name of a budget.
-        agents: labels of the suite or names of registered agents; None for all of the suite's.
+        agents: labels of the suite or names of registered agents; None for the suite's, ("all",)
+            for those of its ``more`` as well.
         tasks: task names or patterns ("hopper-*"), or what the source has of its own, such as
             files; None for all.
         seeds: number of training seeds.
@@ -107,19 +109,26 @@ class Row:
         }
 
 
+def names_agents(options: Options) -> Sequence[str] | None:
+    """The agents that were asked for one by one; None where a suite's own were, or all."""
+    return None if options.agents is None or list(options.agents) == [ALL] else options.agents
+
+
 def choose_arms(options: Options, suite: Suite, registry: Registry) -> dict[str, Arm]:
     """The suite's arms, or those asked for; plugins' agents and behaviour cloning are added."""
-    if options.agents is None:
-        arms = dict(suite.arms)
+    named = names_agents(options)
+    if named is not None:
+        hosted = suite.arms | suite.more
+        known = sorted({*hosted, *registry.names()} - set(REFERENCES))
+        arms = {}
+        for label in named:
+            check_name(label, known, "agent", "--agents")
+            arms[label] = hosted.get(label, Arm(label))
+    else:
+        arms = dict(suite.arms) if options.agents is None else suite.arms | suite.more
         for name, origin in registry.sources.items():
             if origin.startswith("plugin "):
                 arms.setdefault(name, Arm(name))
-    else:
-        known = sorted({*suite.arms, *registry.names()} - set(REFERENCES))
-        arms = {}
-        for label in options.agents:
-            check_name(label, known, "agent", "--agents")
-            arms[label] = suite.arms.get(label, Arm(label))
     if CLONING not in arms:
         arms = {CLONING: suite.arms.get(CLONING, Arm(CLONING)), **arms}
     for label, arm in arms.items():

@@ -152,11 +152,14 @@ class Recent:
     Args:
         history: its sizes.
         count: episodes.
+        seen: what was seen last of episodes that have begun, ``[count, size]``.
     """
 
-    def __init__(self, history: History, count: int) -> None:
+    def __init__(self, history: History, count: int, seen: Floats | None = None) -> None:
         self.static = history.static
         self.days = np.zeros((count, history.days, history.features))
+        if seen is not None:
+            self.days[:] = seen[:, self.static :].reshape(self.days.shape)
 
     def __call__(self, rows: Floats, first: npt.NDArray[np.bool_]) -> Floats:
         """What is seen, ``[count, size]``, of the next day's rows ``[count, static + features]``.
@@ -170,15 +173,16 @@ class Recent:
         return np.concatenate([rows[:, : self.static], self.days.reshape(len(rows), -1)], axis=1)
 
 
-def viewing(space: spaces.Space[Any], count: int) -> View:
+def viewing(space: spaces.Space[Any], count: int, seen: Floats | None = None) -> View:
     """What ``count`` episodes in lockstep show an agent, step by step, from transformed rows.
 
     Args:
         space: of observations.
         count: episodes.
+        seen: what they have shown last, ``[count, size]``; None where all are about to begin.
 
     Returns:
         A :class:`Recent` where observations are histories; elsewhere rows are what is seen.
     """
     history = History.of(space)
-    return (lambda rows, first: rows) if history is None else Recent(history, count)
+    return (lambda rows, first: rows) if history is None else Recent(history, count, seen)

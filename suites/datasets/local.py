@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from results.record import normalized_score
 from suites import catalog
@@ -136,6 +137,17 @@ def ensure(
     wanted, place = identity(task, size, seed), folder(task, size, seed)
     tell = progress or (lambda done, total: None)
     return store.make_once(place, lambda: _make(wanted, place, jobs, tell))
+
+
+def reset_seeds(data: store.Dataset) -> npt.NDArray[np.int64] | None:
+    """What each episode of a local dataset was reset with, ``[E]``, in order of ``episode_starts``.
+
+    None where they are not known: the data is not local, or its recipe does not tell them.
+    """
+    if data.card.get("source") != "local":
+        return None
+    tell = getattr(_recipe_of(_find(data.card["task"])), "reset_seeds", None)
+    return None if tell is None else tell(data)
 
 
 def _find(task: str) -> Task:

@@ -8,7 +8,7 @@ left, and what bonuses the player has come to expect. Results of play have heavy
 
 The model is in :mod:`suites.envs.players_model`, what is shown of a day in
 :mod:`suites.envs.players_days`. All of an episode's chance is drawn by its reset, so an episode can
-be played again up to any day (:func:`replay`) and then go on otherwise.
+be played again up to any day (:meth:`VectorPlayers.replay`) and then go on otherwise.
 
 ``python -m suites.envs.players`` prints the returns that score 0 and 100 on each platform, and what
 other policies are worth (:mod:`suites.envs.players_reference`).
@@ -180,47 +180,46 @@ class VectorPlayers(_Slots):
             measures=added,
         )
 
+    def replay(self, seeds: Ints, actions: npt.NDArray[Any], days: Ints) -> Floats:
+        """Puts the first M slots where logged episodes stood, hidden state and coming chance too.
+
+        The same action then has the same outcome as in the log, and another one meets the same
+        chance.
+
+        Args:
+            seeds: the episodes' reset seeds, ``[M]``; M is at most ``count``.
+            actions: those taken, ``[M, T, 3]``.
+            days: how many of them, from the first on, ``[M]``, at most T; no player may have left
+                before.
+
+        Returns:
+            The rows of these days, ``[M, T + 1, 88]``, the reset's first; zeros after day ``days``.
+
+        Raises:
+            ValueError: if a player left before the day asked for, as other actions than the logged
+                ones can bring about.
+        """
+        count = len(seeds)
+        rows = np.zeros((count, actions.shape[1] + 1, _WIDTH))
+        for slot, seed in enumerate(seeds.tolist()):
+            rows[slot, 0] = self.reset(slot, seed)
+        given = np.zeros((self.count, 3), actions.dtype)
+        active = np.zeros(self.count, bool)
+        for day in range(int(days.max(initial=0))):
+            active[:count] = day < days
+            given[:count] = actions[:, day]
+            step = self.step(given, active)
+            rows[active[:count], day + 1] = step.observations[active]
+            gone = np.flatnonzero(step.terminations[:count] & (day + 1 < days))
+            if gone.size:
+                raise ValueError(
+                    f"{self.env_id}: player {gone[0]} left on day {day + 1}, before day "
+                    f"{days[gone[0]]}; give the actions that were logged"
+                )
+        return rows
+
     def close(self) -> None:
         """There is nothing to release."""
-
-
-def replay(env: VectorPlayers, seeds: Ints, actions: npt.NDArray[Any], days: Ints) -> Floats:
-    """Puts the first M slots where logged episodes stood, hidden state and coming chance included.
-
-    The same action then has the same outcome as in the log, and another one meets the same chance.
-
-    Args:
-        env: at least M slots of the platform that was logged.
-        seeds: the episodes' reset seeds, ``[M]``.
-        actions: those taken, ``[M, T, 3]``.
-        days: how many of them, from the first on, ``[M]``, at most T; no player may have left
-            before.
-
-    Returns:
-        The rows of these days, ``[M, T + 1, 88]``, the reset's first; zeros after day ``days``.
-
-    Raises:
-        ValueError: if a player left before the day asked for, as other actions than the logged
-            ones can bring about.
-    """
-    count = len(seeds)
-    rows = np.zeros((count, actions.shape[1] + 1, _WIDTH))
-    for slot, seed in enumerate(seeds.tolist()):
-        rows[slot, 0] = env.reset(slot, seed)
-    given = np.zeros((env.count, 3), actions.dtype)
-    active = np.zeros(env.count, bool)
-    for day in range(int(days.max(initial=0))):
-        active[:count] = day < days
-        given[:count] = actions[:, day]
-        step = env.step(given, active)
-        rows[active[:count], day + 1] = step.observations[active]
-        gone = np.flatnonzero(step.terminations[:count] & (day + 1 < days))
-        if gone.size:
-            raise ValueError(
-                f"{env.env_id}: player {gone[0]} left on day {day + 1}, before day "
-                f"{days[gone[0]]}; give the actions that were logged"
-            )
-    return rows
 
 
 if __name__ == "__main__":

@@ -102,15 +102,13 @@ def _measured(context: Context) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     except DoesNotApply as why:
         return [({"applies": False, "why": str(why)}, {})] * len(context.seeds)
     try:
-        rows, passed = rollouts.choose_rows(context, "decomposition", PAIRS)
-        observations, actions = context.raw("observations", rows), context.raw("actions", rows)
+        rows, passed = rollouts.choose_rows("decomposition", PAIRS)
+        actions = context.raw("actions", rows)
         groups: Ints | None = None
         if context.policy_groups is not None:
             groups = context.groups_of(rows)
         predicted = context.value(rows, actions, groups)
-        returned, _ = rollouts.returns(
-            context.agent, observations, actions, context.discounts(), context.listen
-        )
+        returned, _ = rollouts.returns(rows, actions, context.discounts())
     except DoesNotApply as why:
         return [({"applies": False, "why": str(why)}, {})] * len(context.seeds)
     finally:

@@ -35,13 +35,12 @@ def run(context: Context) -> list[Outcome]:
     states = number_of_states(2 + count)
     rollouts = Rollouts(context)
     try:
-        rows, passed = rollouts.choose_rows(context, "exploration", states)
-        observations = context.raw("observations", rows)
+        rows, passed = rollouts.choose_rows("exploration", states)
         logged = context.raw("actions", rows)
         groups = context.groups_of(rows) if groups_known else None
         kinds: dict[str, tuple[Floats, Ints | None]] = {
             "logged": (logged, groups),
-            "agent": (rollouts.first_actions(context.agent, observations), None),
+            "agent": (rollouts.first_actions(rows), None),
         }
         if count > 1:
             proposed = context.ask("counterfactual_actions", context.seen(rows))
@@ -52,9 +51,7 @@ def run(context: Context) -> list[Outcome]:
         first_rewards = np.zeros(rows.shape)
         for name, (actions, of) in kinds.items():
             predicted.append(context.value(rows, actions, of))
-            totals, rewards = rollouts.returns(
-                context.agent, observations, actions, discounts, context.listen
-            )
+            totals, rewards = rollouts.returns(rows, actions, discounts)
             returned.append(totals)
             if name == "logged":
                 first_rewards = rewards

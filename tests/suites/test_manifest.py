@@ -10,6 +10,8 @@ from baselines.config import UsageError
 from suites.catalog import TASKS
 from suites.cli import main
 from suites.manifest import load_budgets, load_suite, shipped
+from suites.plan import make_plan
+from suites.resolve import Options
 
 GOOD = "tasks: [hopper-medium]\nagents: [bc]\n"
 
@@ -31,6 +33,30 @@ def test_shipped_suites_read_and_their_sizes() -> None:
         assert suites[name].tasks[:3] == suites["core3"].tasks  # what tells most comes first
     for suite in suites.values():
         assert suite.arms and suite.tasks
+
+
+def test_more_agents_run_by_name_or_with_all(tmp_path: Path) -> None:
+    hosted = ["bc", "td3_bc", "iql", "cql", "qt", "ad_rl", "famo2o", "fastq"]
+    for name in ("core3", "mujoco_9", "mujoco_all"):
+        suite = load_suite(name)
+        assert list(suite.arms) == hosted
+        assert list(suite.more) == ["dt", "rebrac", "diffusion_ql", "famo2o_cql"]
+
+    mine = (
+        "tasks: [hopper-medium]\nagents: [td3_bc]\nmore: {a1: {agent: td3_bc, config: {alpha: 1}}}"
+    )
+    path = write(tmp_path, mine)
+
+    def labels(agents: list[str] | None) -> list[str]:
+        made = make_plan(Options(path, agents=agents, out=tmp_path / "runs", device="cpu"))
+        return [row.label for row in made.rows][2:]
+
+    assert labels(None) == ["bc", "td3_bc"]
+    assert labels(["all"]) == ["bc", "td3_bc", "a1"]
+    assert labels(["a1"]) == ["bc", "a1"]
+    for key in ("more: [td3_bc]", "more: [iql, iql]", "more: iql"):
+        with pytest.raises(UsageError, match=r"mine.yaml: more"):
+            load_suite(write(tmp_path, f"tasks: [hopper-medium]\nagents: [td3_bc]\n{key}"))
 
 
 def test_shipped_budgets() -> None:

@@ -185,7 +185,8 @@ def test_a_shipped_suite_leaves_out_who_cannot_be_served(tmp_path: Path) -> None
     data = save(tmp_path / "mine.npz", logs())  # does not say who acted
     options = {"tasks": [str(data)], "source": "file", "out": tmp_path / "runs", "device": "cpu"}
     made = make_plan(Options("core3", **options))
-    assert [row.label for row in made.rows][2:] == ["bc", "td3_bc", "iql", "famo2o", "ad_rl"]
+    served = ["bc", "td3_bc", "iql", "cql", "qt", "ad_rl", "famo2o"]
+    assert [row.label for row in made.rows][2:] == served
     assert any(
         w.startswith('fastq is left out: it needs "policy_groups", which task mine')
         for w in made.warnings

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
-from baselines.contract import Phase, Spec
+from baselines.contract import Needs, Phase, Spec
 from baselines.random_policy import Random, RandomConfig
 from results.record import read_episodes, scan
 from suites.catalog import PLAYERS, TASKS, reference
 from suites.cli import main
 from suites.datasets import local, store
-from suites.datasets.recipes import players as recipe
+from suites.datasets.history import History
 from suites.datasets.store import Dataset
 from suites.datasets.transforms import Transform
 from suites.envs import make_vector, players
@@ -27,6 +29,10 @@ from suites.envs.mujoco import make_one
 from suites.envs.players_days import NAMES
 from suites.envs.players_policies import assigned, column, home
 from suites.evaluate import Evaluation, Evaluator
+from suites.job import Job
+from suites.spaces import facts_of
+from suites.studies import rollouts
+from suites.studies.context import Context, run_study
 
 ENV_ID = "fastq_bench/players-2-v0"
 SIZE = 12_000
@@ -375,7 +381,7 @@ def test_the_logged_assignment_is_the_dials(data: Dataset) -> None:
 
 def test_an_episode_can_be_played_again_up_to_any_day(data: Dataset) -> None:
     """Exactly; then the logged action does what it did, and another meets the same chance."""
-    starts, seeds = data.episode_starts, recipe.reset_seeds(data)
+    starts, seeds = data.episode_starts, local.reset_seeds(data)
     assert len(seeds) == len(starts) == len(set(seeds.tolist()))
     chosen = np.array([0, 3, len(starts) // 2, len(starts) - 2])
     lengths = np.diff(np.append(starts, len(data.table)))[chosen]
@@ -385,8 +391,8 @@ def test_an_episode_can_be_played_again_up_to_any_day(data: Dataset) -> None:
         logged[slot, :day] = data.column("actions")[start : start + day]
     env: Any = make_vector(ENV_ID, 5)
     twin: Any = make_vector(ENV_ID, 4)
-    rows = players.replay(env, seeds[chosen], logged, days)
-    players.replay(twin, seeds[chosen], logged, days)
+    rows = env.replay(seeds[chosen], logged, days)
+    twin.replay(seeds[chosen], logged, days)
     here = starts[chosen] + days
     for slot, (start, day) in enumerate(zip(starts[chosen], days, strict=True)):
         expected = data.column("observations")[start : start + day + 1]
@@ -410,7 +416,123 @@ def test_playing_again_what_did_not_happen_is_named() -> None:
     env: Any = make_vector(ENV_ID, 20)
     seeds, actions, days = np.arange(20), np.full((20, 180, 3), -1.0), np.full(20, 180)
     with pytest.raises(ValueError, match=r"left on day \d+, before day 180; give the actions that"):
-        players.replay(env, seeds, actions, days)
+        env.replay(seeds, actions, days)
+
+
+class Plan:
+    """Acts by a fixed matrix on all that is seen; its Q and its experts are made up."""
+
+    def __init__(self, size: int, seeds: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.weights = torch.randn(seeds, size, 3, generator=generator, dtype=torch.float64) / 20
+        self.discount = torch.full((seeds,), 0.8)
+
+    def act(self, step: Any, memory: Any = None) -> tuple[torch.Tensor, Any]:
+        return torch.tanh(step["observations"] @ self.weights), memory
+
+    def value(self, observations: torch.Tensor, actions: Any, groups: Any) -> torch.Tensor:
+        return observations[..., -1]
+
+    def discounts(self) -> torch.Tensor:
+        return self.discount
+
+    def counterfactual_actions(self, observations: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(*observations.shape[:2], 3, 3)
+
+
+def context_of(data: Dataset, seeds: tuple[int, ...] = (0, 1)) -> Context:
+    task = {"env_id": ENV_ID}
+    facts = facts_of(task) | {"phases": (Phase("offline", 1),), "dtype": "float64"}
+    spec = Spec(**facts, policies=3, policy_groups=3)
+    job = Job(
+        kind="train", name="", out="", task=task, data={}, cell={}, agent={}, phases=[], budget={},
+        seeds=list(seeds), paths=[],
+    )  # fmt: skip
+    return Context(
+        agent=Plan(10 + 30 * 78, len(seeds)),
+        spec=spec,
+        job=job,
+        dataset=data,
+        transform=Transform.fit(data, Needs(("observations",), observations="standardized")),
+        policy_groups=np.arange(3),
+        curves=[[] for _ in seeds],
+        listen=lambda: None,
+    )
+
+
+def test_rollouts_go_on_as_gymnasiums_environment_does(data: Dataset) -> None:
+    """From logged days, the forced action first; the policy sees the days before it as well."""
+    studied = context_of(data)
+    lot = rollouts.Rollouts(studied)
+    rows, passed = lot.choose_rows("exploration", rollouts.SLOTS)
+    assert passed == [0, 0]
+    actions = np.random.default_rng(1).uniform(-1.2, 1.2, (*rows.shape, 3))
+    discount = np.array([0.8, 0.6])
+    totals, firsts = lot.returns(rows, actions, discount)
+    own = lot.first_actions(rows)
+    lot.close()
+
+    history = History.of(studied.spec.observation_space)
+    assert history is not None
+    shift, scale = (torch.from_numpy(getattr(studied.transform, k)) for k in ("shift", "scale"))
+    seeds = local.reset_seeds(data)
+    assert seeds is not None
+    starts, logged = data.episode_starts, data.column("actions")
+    env = make_one(ENV_ID)
+    for i in range(2):
+        for n in range(6):
+            row = rows[i, n]
+            episode = np.searchsorted(starts, row, side="right") - 1
+
+            def act(shown: Any, i: int = i) -> Any:
+                windows = (
+                    torch.from_numpy(shown[k])[None].double() for k in ("static", "temporal")
+                )
+                seen = history.seen(*windows, shift, scale)
+                return torch.tanh(seen @ studied.agent.weights[i])[0].numpy().astype(np.float32)
+
+            shown, _ = env.reset(seed=int(seeds[episode]))
+            for before in range(starts[episode], row):
+                shown, *_ = env.step(logged[before])
+            np.testing.assert_allclose(own[i, n], act(shown), atol=1e-5)
+            action = np.clip(actions[i, n], -1, 1).astype(np.float32)
+            expected, weight, over = 0.0, 1.0, False
+            while weight >= rollouts.NEGLIGIBLE and not over:
+                shown, reward, left, cut, _ = env.step(action)
+                over = left or cut
+                if weight == 1.0:
+                    assert firsts[i, n] == pytest.approx(reward, abs=1e-12)
+                expected += weight * float(reward)
+                weight *= discount[i]
+                action = act(shown)
+            assert totals[i, n] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_study_of_exploration_plays_logged_days_again(data: Dataset) -> None:
+    studied = context_of(data)
+    studied.agent.discount = torch.zeros(2)  # returns are then the first rewards
+    found = run_study("exploration", studied)
+    for outcome in found:
+        assert outcome.numbers["applies"]
+        assert outcome.numbers["restored_reward_error"] < 1e-6
+        assert outcome.arrays["kinds"].tolist() == [
+            "logged",
+            "agent",
+            "group 0",
+            "group 1",
+            "group 2",
+        ]
+        rewards = data.column("rewards")[outcome.arrays["rows"]]
+        np.testing.assert_allclose(outcome.arrays["returned"][0], rewards, atol=1e-6)
+        lifts = outcome.arrays["returned"][1] - rewards
+        assert outcome.numbers["lift"]["agent"]["true"]["mean"] == pytest.approx(lifts.mean())
+        assert lifts.any()
+
+    elsewhere = Dataset(None, data.card | {"source": "file"}, data.table)
+    (outcome, _) = run_study("exploration", dataclasses.replace(studied, dataset=elsewhere))
+    assert outcome.numbers["why"] == (
+        "the data does not tell its resets, so it cannot be played again"
+    )
 
 
 def test_what_suits_one_player_is_wrong_for_another() -> None:

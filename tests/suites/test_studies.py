@@ -306,11 +306,9 @@ def test_returns_are_those_of_an_own_loop(dataset: store.Dataset) -> None:
     """Discounted, from the restored state, with the forced action, then the policy's."""
     studied = make_context(dataset)
     lot = rollouts.Rollouts(studied)
-    rows, _ = lot.choose_rows(studied, "exploration", 10)
+    rows, _ = lot.choose_rows("exploration", 10)
     observations, actions = studied.raw("observations", rows), studied.raw("actions", rows)
-    totals, firsts = lot.returns(
-        studied.agent, observations, actions, np.array([0.5]), lambda: None
-    )
+    totals, firsts = lot.returns(rows, actions, np.array([0.5]))
     env = make_vector("Hopper-v5", 1)
     for n in range(3):
         env.set_state(0, observations[0, n])

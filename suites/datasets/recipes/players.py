@@ -78,7 +78,8 @@ def reset_seeds(data: store.Dataset) -> npt.NDArray[np.int64]:
     """What each episode of such data was reset with, ``[E]``, in the order of ``episode_starts``.
 
     With the logged actions they put the simulator where an episode stood on any day
-    (:func:`suites.envs.players.replay`). They are derived again, from all of the dataset.
+    (:meth:`suites.envs.players.VectorPlayers.replay`). They are derived again, from all of the
+    dataset.
     """
     starts = data.episode_starts
     seeds = np.zeros(len(starts), np.int64)
