@@ -1,10 +1,10 @@
-"""Task and aggregate tables, as Markdown, CSV and for the terminal."""
+"""Task and aggregate tables, as Markdown and CSV."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,15 +31,12 @@ from analysis.stats import (
     exact_p_value,
     unit_means,
 )
-from analysis.studies import Section
 from analysis.text import bullets, csv_text, interval, markdown, p_value
 from analysis.tuning import TunedCurve
 from results.record import Plan
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-    from rich.table import Table
 
 PERCENT_NOTE = (
     "Per cent: mean return over the mean return of the task's data / of its environment's expert "
@@ -60,6 +57,8 @@ PUBLISHED_NOTE = (
     f"{MARK} published elsewhere, on the same version of these datasets, with the protocol named; "
     "never part of aggregates."
 )
+D4RL = "Farama-Foundation/D4RL"  # the source of scales on which 100 is an expert
+REFERENCE = "the best policy known or a bound, as the environment's page says"
 _MARKS = {"shrunk": "*", "foreign": "†"}
 
 
@@ -195,7 +194,7 @@ def task_table(
     cells = {key: Cell(**{**vars(cell), "bold": key in bold}) for key, cell in cells.items()}
     names = {str(agent["name"]) for agent in plan.agents}
     own = [column for column in published if column.agent in names]
-    sentences = _notes(columns, bool(bold)) + _unscored_notes(plan)
+    sentences = _notes(plan, columns, bool(bold)) + _unscored_notes(plan)
     if own:
         sentences += [PUBLISHED_NOTE, *(column.note for column in own)]
     return TaskTable(
@@ -255,10 +254,12 @@ def _units(scores: dict[tuple[int, int], float]) -> FloatArray:
     return unit_means(np.array([*scores.values()])[:, None], draws)
 
 
-def _notes(columns: list[Agent], bold: bool) -> list[str]:
+def _notes(plan: Plan, columns: list[Agent], bold: bool) -> list[str]:
+    sources = [str(task.get("reference_source") or D4RL) for task in plan.tasks]
+    expert = all(source.startswith(D4RL) for source in sources)
     notes = [
-        "Score of the last policy, 0 = random and 100 = expert: mean ± sample standard deviation "
-        "over runs (number of runs)."
+        f"Score of the last policy, 0 = random and 100 = {'expert' if expert else REFERENCE}: mean "
+        "± sample standard deviation over runs (number of runs)."
     ]
     if bold:
         notes.append(
@@ -446,91 +447,3 @@ def tuned_rows(curves: Iterable[TunedCurve]) -> list[tuple[Any, ...]]:
 def tuned_csv(curves: Iterable[TunedCurve]) -> str:
     """One line per agent and number of configs."""
     return csv_text("agent configs_tried runs_per_config score low high", tuned_rows(curves))
-
-
-def terminal(plan: Plan, frame: pd.DataFrame, unsimulated: Section | None = None) -> RenderableType:
-    """The task table for a terminal, folded into several where the window is narrow.
-
-    Args:
-        plan: what was planned.
-        frame: the finished runs, from :func:`analysis.frame.load`.
-        unsimulated: from :func:`analysis.unsimulated.section`.
-    """
-    return _Terminal(plan, task_table(plan, frame), unsimulated)
-
-
-@dataclass(frozen=True)
-class _Terminal:
-    """A rich renderable that knows the window's width only when it is printed."""
-
-    plan: Plan
-    table: TaskTable
-    unsimulated: Section | None = None
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.text import Text
-
-        yield Text(self.plan.title, style="bold")
-        for columns in self._folded(options.max_width):
-            yield self._block(columns)
-        for note in self.table.notes:
-            yield Text(note, style="dim")
-        if self.unsimulated is not None:
-            yield from self._section(self.unsimulated)
-        for task in self.table.tasks:
-            if task["missing"]:
-                yield Text(f"{task['id']}: {task['missing']}", style="yellow")
-        for caveat in self.plan.caveats:
-            yield Text(caveat, style="yellow")
-
-    def _section(self, section: Section) -> Iterator[RenderableType]:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        yield Text(section.title, style="bold")
-        block = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for head in ("task", "agent", "runs", *section.heads):
-            block.add_column(head)
-        for task, agent, runs, cells in section.rows:
-            block.add_row(*map(Text, (task, agent, str(runs), *(text for text, _ in cells))))
-        yield block
-        for note in section.notes:
-            yield Text(note, style="dim")
-
-    def _texts(self, agent: Agent) -> list[str]:
-        return [self.table.cells[str(task["id"]), agent.label].text for task in self.table.tasks]
-
-    def _folded(self, width: int) -> list[list[Agent]]:
-        """As many agents side by side as fit; at least one."""
-        padding = 3
-        first = max((len(str(task["id"])) for task in self.table.tasks), default=4) + padding
-        blocks: list[list[Agent]] = [[]]
-        used = first
-        for agent in self.table.agents:
-            needed = max(map(len, [heading(agent), *self._texts(agent)])) + padding
-            if blocks[-1] and used + needed > width:
-                blocks.append([])
-                used = first
-            blocks[-1].append(agent)
-            used += needed
-        return blocks
-
-    def _block(self, columns: list[Agent]) -> Table:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        block = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        block.add_column("task")
-        for agent in columns:
-            block.add_column(Text(heading(agent)), justify="right", no_wrap=True)
-        for task in self.table.tasks:
-            row = [Text(str(task["id"]), style="dim" if task["missing"] else "")]
-            for agent in columns:
-                cell = self.table.cells[str(task["id"]), agent.label]
-                style = "bold" if cell.bold else "" if cell.complete else "yellow"
-                text = "no data" if task["missing"] and not cell.runs else cell.text
-                row.append(Text(text, style=style))
-            block.add_row(*row)
-        return block

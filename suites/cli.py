@@ -426,7 +426,7 @@ def report(
     """Writes the report of a plan, prints the table, and says how it ended."""
     from analysis.frame import ScoresError, add_foreign, collect
     from analysis.report import build
-    from analysis.tables import terminal
+    from analysis.terminal import terminal
     from analysis.unsimulated import section
 
     plan = read_plan(folder / PLAN_FILE)

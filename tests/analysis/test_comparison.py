@@ -26,6 +26,7 @@ from analysis.comparison import (
 )
 from analysis.frame import add_foreign, load
 from analysis.stats import AGGREGATES, exact_p_value, holm
+from analysis.terminal import terminal
 from results.record import PLAN_FILE, Plan, read_plan
 
 Make = Callable[..., Path]
@@ -278,6 +279,14 @@ def test_csv_files_are_tidy(make: Make, tmp_path: Path) -> None:
     assert float(rows[0]["p_holm"]) == pytest.approx(compared[0].p_holm, rel=1e-5)
 
 
+def test_the_table_says_what_100_is(make: Make, tmp_path: Path) -> None:
+    plan, runs = suite(make, tmp_path)
+    assert "100 = expert:" in tables.task_table(plan, runs).notes[0]
+    searched = {**plan.tasks[0], "reference_source": "suites/envs/players_reference.py: a ceiling"}
+    plan = replace(plan, tasks=[searched, *plan.tasks[1:]])
+    assert "100 = the best policy known or a bound" in tables.task_table(plan, runs).notes[0]
+
+
 def test_markdown_survives_hostile_names(make: Make, tmp_path: Path) -> None:
     plan, runs = suite(make, tmp_path, agents=("bc", "a|b<script>\n"))
     lines = tables.task_markdown(tables.task_table(plan, runs)).splitlines()
@@ -290,7 +299,7 @@ def test_the_terminal_table_fits_its_window(make: Make, tmp_path: Path, width: i
     plan, runs = suite(make, tmp_path, tuned=("iql",), missing=("hopper-medium",))
     plan = replace(plan, caveats=["Read with care."])
     stream = io.StringIO()
-    Console(file=stream, width=width).print(tables.terminal(plan, runs))
+    Console(file=stream, width=width).print(terminal(plan, runs))
     text = stream.getvalue()
     assert max(map(len, text.splitlines())) <= width
     for expected in ("walker2d-medium", "td3_bc", "no data", "Read with care.", "iql (4 tried)"):
