@@ -7,18 +7,32 @@ import re
 import shlex
 import subprocess
 import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
 from glob import glob
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from suites.cli import main, parser
+from suites.cli import main
+from suites.commands import VERBS
 from suites.estimate import Estimate
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+# Modules with arguments, and what has their ``main``.
+PARSED = {
+    "suites.run": "suites.cli",
+    "suites.datasets": "suites.datasets.__main__",
+    "suites.ope": "suites.ope.__main__",
+    "baselines.check": "baselines.check",
+    "analysis.report": "analysis.report",
+}
 
 
 class Block(NamedTuple):
@@ -102,17 +116,63 @@ def test_python_on_every_page_is_python(page: Path) -> None:
             ast.parse(block.text)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_on_every_page_are_known(page: Path) -> None:
-    """The command lines of suites: arguments that its parser takes."""
+class UnderstoodError(Exception):
+    """A command's arguments were taken; what it does with them is left out here."""
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every command on a page, a program each."""
     for block in blocks(page):
         for line in block.text.splitlines() if block.language == "bash" else ():
-            words = shlex.split(line, comments=True)
-            if "suites.run" not in words:
-                continue
-            arguments = words[words.index("suites.run") + 1 :]
-            if arguments[0] not in ("evaluate", "export", "compare"):
-                parser().parse_args(arguments)  # ends the process if it does not know one
+            for command in line.split("&&"):
+                if words := shlex.split(command, comments=True):
+                    yield [words[0].removeprefix(".venv/bin/"), *words[1:]]
+
+
+def is_plannable(arguments: list[str]) -> bool:
+    """Whether a command of suites begins a run, and one that needs no file of the reader's."""
+    files = any(Path(word).suffix in (".npz", ".yaml") for word in arguments)
+    looks = {"--status", "--report", "--list", "--retry"} & set(arguments)
+    return arguments[0] not in VERBS and not files and not looks
+
+
+def follow(words: list[str]) -> None:
+    """Goes along with a command up to its arguments; a suite's up to its plan and estimate."""
+    program, *arguments = words
+    assert program in ("python", "python3", "pip", "tox", "pre-commit", "cat"), program
+    if program not in ("python", "python3"):
+        return
+    if arguments[0] != "-m":
+        assert (ROOT / arguments[0]).exists() or arguments[0].startswith("make_"), arguments
+        return
+    module, *arguments = arguments[1:]
+    if module == "suites.run" and is_plannable(arguments):
+        assert main([*arguments, "--dry-run"]) == 0, words
+    elif module in PARSED:
+        parse = ArgumentParser.parse_args
+
+        def understand(self: ArgumentParser, *given: Any, **named: Any) -> Any:
+            parse(self, *given, **named)
+            raise UnderstoodError
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ArgumentParser, "parse_args", understand)
+            with pytest.raises(UnderstoodError):
+                import_module(PARSED[module]).main(arguments)
+    else:
+        assert find_spec(module) is not None, module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_on_every_page_are_understood(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tutorial's run, above; of the others, which would take long, the arguments are taken."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("suites.cli.estimate", lambda jobs, _: [Estimate()] * len(jobs))
+    for words in commands(page):
+        follow(words)
 
 
 def test_every_column_of_the_tables_is_explained() -> None:
