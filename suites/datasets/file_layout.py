@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from baselines.config import did_you_mean
 from suites import spaces
-from suites.datasets.file_read import SEPARATE, Arrays
+from suites.datasets.file_read import Arrays
 from suites.datasets.file_simulator import Simulator, limits
-from suites.datasets.store import DatasetError
+from suites.datasets.file_values import LARGEST_INTEGER, Floats, Values, others
 
 ENDS = ("truncations", "timeouts", "episode_ends")  # one of them says where episodes are cut
 PER_ROW = (
@@ -32,10 +32,7 @@ FACTS = (
 )
 IGNORED = ("infos/", "metadata/")  # what other tools put beside the transitions
 PARTS_TOLERANCE = 1e-4  # of the sum of the parts' sizes, since float32 rounds each of them
-LARGEST_INTEGER = 2**24  # that float32 holds exactly
 ENV_ID = re.compile(r"([\w.-]+/)?[\w.-]+-v\d+")  # a module's name before it would run that module
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -77,17 +74,13 @@ def check(path: Path, arrays: Arrays) -> Content:
     return _Check(path, arrays).content()
 
 
-class _Check:
-    """The arrays of one file on their way; a method per question."""
+class _Check(Values):
+    """The arrays of one file on their way to a dataset's fields; a method per question."""
 
     def __init__(self, path: Path, arrays: Arrays) -> None:
-        self.path, self.arrays = path, arrays
+        super().__init__(path, arrays)
         self.notes: list[str] = []
-        self.rows = 0
         self.env: Any = None  # the simulator's spaces, if the file names one
-
-    def wrong(self, text: str) -> DatasetError:
-        return DatasetError(f"{self.path}: {text}")
 
     def content(self) -> Content:
         self.check_names()
@@ -163,102 +156,6 @@ class _Check:
                         f"{name} has {rows:,} rows and {self.names_of('observations')[0]} has "
                         f"{self.rows:,}; give every array one row per transition"
                     )
-
-    def names_of(self, top: str) -> list[str]:
-        """The arrays of a field: its own, or those of a dict, by key."""
-        parts = sorted(name for name in self.arrays if name.startswith(f"{top}/"))
-        if parts and top in self.arrays:
-            raise self.wrong(f"{top} and {parts[0]} are both there; keep one")
-        return parts or [top] * (top in self.arrays)
-
-    def shaped(self, name: str) -> npt.NDArray[Any]:
-        array = self.arrays[name]
-        if not array.ndim:
-            raise self.wrong(f"{name} is a single value; give it one row per transition")
-        return array
-
-    # Numbers ---------------------------------------------------------------------------------
-
-    def numbers(self, name: str, kinds: str = "biuf") -> npt.NDArray[Any]:
-        """An array of the right kind of dtype, without NaN and infinity, as it is."""
-        array = self.arrays[name]
-        if array.dtype.kind not in kinds:
-            wanted = "real numbers" if "f" in kinds else "whole numbers of an integer dtype"
-            raise self.wrong(f"{name} has dtype {array.dtype}; it must hold {wanted}; {SEPARATE}")
-        if array.dtype.kind == "f":
-            bad = ~(np.abs(array) <= np.finfo(np.float32).max)
-            if bad.any():
-                value = array[bad].flat[0]
-                what = value if not np.isfinite(value) else f"{value:.3g}, too large for float32,"
-                raise self.wrong(
-                    f"{self.at(name, bad)} is {what}{_others(bad)}; "
-                    "remove or repair those transitions"
-                )
-        return array
-
-    def at(self, name: str, bad: npt.NDArray[np.bool_]) -> str:
-        """The first place where something is wrong: "actions[17, 2]"."""
-        index = np.unravel_index(int(np.argmax(bad)), bad.shape)
-        return f"{name}[{', '.join(str(int(i)) for i in index)}]" if index else name
-
-    def column(self, name: str) -> Floats:
-        """One number per row; ``[N, 1]`` will do."""
-        array = self.numbers(name)
-        if array.size != self.rows:
-            raise self.wrong(f"{name} has shape {array.shape}; give it one number per transition")
-        return array.reshape(self.rows).astype(np.float32)
-
-    def matrix(self, name: str) -> Floats:
-        """``[N, ...]`` as ``[N, width]``."""
-        matrix = self.numbers(name).reshape(self.rows, -1).astype(np.float32)
-        if not matrix.shape[1]:
-            raise self.wrong(f"{name} has shape {self.arrays[name].shape}; its rows hold nothing")
-        return matrix
-
-    def flags(self, name: str) -> Floats:
-        flags = self.column(name)
-        bad = (flags != 0) & (flags != 1)
-        if bad.any():
-            raise self.wrong(
-                f"{self.at(name, bad)} is {flags[bad][0]:g}; flags are 0 or 1, one per transition"
-            )
-        return flags
-
-    def whole(self, name: str) -> npt.NDArray[np.int64]:
-        array = self.numbers(name).astype(np.float64)
-        bad = array != np.floor(array)
-        if bad.any():
-            raise self.wrong(f"{self.at(name, bad)} is {array[bad][0]:g}; it must be whole")
-        if array.size and np.abs(array).max() >= LARGEST_INTEGER:
-            raise self.wrong(f"{name} holds numbers of {LARGEST_INTEGER:,} or more; number from 0")
-        return array.astype(np.int64)
-
-    def scalar(self, name: str) -> float:
-        array = self.numbers(name)
-        if array.size != 1:
-            raise self.wrong(f"{name} has shape {array.shape}; it must be one number")
-        return float(array.reshape(()))
-
-    def text(self, name: str) -> str:
-        if name not in self.arrays:
-            return ""
-        array = self.arrays[name]
-        if array.dtype.kind not in "US" or array.size != 1:
-            raise self.wrong(f"{name} has dtype {array.dtype}, shape {array.shape}; give one text")
-        return self.texts(name)[0]
-
-    def texts(self, name: str) -> list[str]:
-        array = self.arrays[name]
-        if array.dtype.kind not in "US":
-            raise self.wrong(f"{name} has dtype {array.dtype}; it must hold texts")
-        try:
-            plain = [t.decode() if isinstance(t, bytes) else str(t) for t in array.ravel().tolist()]
-        except UnicodeDecodeError:
-            raise self.wrong(f"{name} is not UTF-8; save it as text") from None
-        for item in plain:
-            if not item.strip() or not item.isprintable() or len(item) > 100:
-                raise self.wrong(f"{name} holds {item[:40]!r}; give 1 to 100 printable characters")
-        return plain
 
     # Fields ----------------------------------------------------------------------------------
 
@@ -407,7 +304,7 @@ class _Check:
                 row, column = (int(i) for i in np.argwhere(bad)[0])
                 raise self.wrong(
                     f"actions[{row}, {column}] is {actions[row, column]:.9g}, {how} {name}, "
-                    f"{bound[column]:.9g}{_others(bad)}; clip the actions as "
+                    f"{bound[column]:.9g}{others(bad)}; clip the actions as "
                     "they were executed, or widen the bounds"
                 )
 
@@ -526,12 +423,6 @@ class _Check:
             )
         return horizon
 
-    def count(self, name: str, unit: str) -> int:
-        number = self.scalar(name)
-        if number != int(number) or number < 1:
-            raise self.wrong(f"{name} is {number:g}; it is a whole number of {unit}, from 1 on")
-        return int(number)
-
     def history(self, parts: list[tuple[str, int]]) -> int:
         """Days of a window, if rows are days; observations then are static and temporal."""
         shown = 0 if self.env is None else self.env.history
@@ -570,11 +461,6 @@ class _Check:
         if low >= high:
             raise self.wrong(f"reference_min is {low:g}, not below reference_max, {high:g}")
         return low, high
-
-
-def _others(bad: npt.NDArray[np.bool_]) -> str:
-    """How many places beside the first are wrong, " (and 3 more)"."""
-    return f" (and {int(bad.sum()) - 1:,} more)" if bad.sum() > 1 else ""
 
 
 def _parts(parts: Iterable[tuple[str, int]]) -> str:
