@@ -21,6 +21,7 @@ import pytest
 from suites.cli import main
 from suites.commands import VERBS
 from suites.estimate import Estimate
+from suites.manifest import shipped
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -180,3 +181,10 @@ def test_every_column_of_the_tables_is_explained() -> None:
 
     explained = set(re.findall(r"`(\w+)`", (DOCS / "using-results.md").read_text()))
     assert {*RUN_COLUMNS, *EPISODE_COLUMNS} <= explained
+
+
+def test_every_shipped_suite_is_listed() -> None:
+    page = (DOCS / "suites.md").read_text()
+    (table,) = re.findall(r"^## Suites that come.*?(?=^## )", page, re.M | re.S)
+    first_cells = "".join(line.split("|")[1] for line in table.splitlines() if line[:1] == "|")
+    assert set(re.findall(r"`(\w+)`", first_cells)) == set(shipped())
