@@ -57,8 +57,7 @@ PUBLISHED_NOTE = (
     f"{MARK} published elsewhere, on the same version of these datasets, with the protocol named; "
     "never part of aggregates."
 )
-D4RL = "Farama-Foundation/D4RL"  # the source of scales on which 100 is an expert
-REFERENCE = "the best policy known or a bound, as the environment's page says"
+REFERENCE = "the reference of each environment (its page says which)"
 _MARKS = {"shrunk": "*", "foreign": "†"}
 
 
@@ -255,8 +254,7 @@ def _units(scores: dict[tuple[int, int], float]) -> FloatArray:
 
 
 def _notes(plan: Plan, columns: list[Agent], bold: bool) -> list[str]:
-    sources = [str(task.get("reference_source") or D4RL) for task in plan.tasks]
-    expert = all(source.startswith(D4RL) for source in sources)
+    expert = all(task.get("expert", True) for task in plan.tasks)
     notes = [
         f"Score of the last policy, 0 = random and 100 = {'expert' if expert else REFERENCE}: mean "
         "± sample standard deviation over runs (number of runs)."

@@ -141,7 +141,8 @@ class Plan:
         seeds: training seeds of every comparison agent.
         tasks: list of {id, title, environment, quality, missing}: ``missing`` is None, or the
             sentence that says why this task's data is not there. Where ``simulator`` is False there
-            are no returns, where ``scored`` is False no scores (both are True where absent).
+            are no returns, where ``scored`` is False no scores, where ``expert`` is False a score
+            of 100 is not D4RL's expert (all are True where absent).
         agents: list of {label, name, reference, shrunk, track, configs_tried}, in table order.
         cells: list of {task, agent (label), seed, draw (dataset seed), path (relative to the output
             folder)}.

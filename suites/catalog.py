@@ -67,6 +67,7 @@ class Task:
         return None if found is None else found.format(quality=self.quality)
 
 
+D4RL = "Farama-Foundation/D4RL"  # how the sources of its reference returns begin
 NAMESPACE = "fastq_bench/"  # of environments that are registered in suites/envs/registered.py
 # Settings of the point masses (docs/pointmass.md): levels of either force, and how these interact.
 POINT_MASSES: Mapping[str, Mapping[str, float]] = {

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from baselines.config import UsageError, check_name
 from baselines.registry import Registry
 from results.record import RECORD_FILE, Plan, Record, RecordError, read_record, scan, to_json
+from suites.catalog import D4RL
 from suites.datasets import Source, choose_source, get_source
 from suites.fetch import fetch_all
 from suites.job import Job, State, read_state, remove_checkpoints, unfinished_stacks
@@ -87,6 +88,7 @@ class SuitePlan:
                     **{k: task[k] for k in ("id", "title", "environment", "quality", "missing")},
                     "simulator": task["env_id"] is not None or task["missing"] is not None,
                     "scored": task["reference_min"] is not None,
+                    "expert": str(task["reference_source"] or D4RL).startswith(D4RL),
                 }
                 for task in self.tasks
             ],

@@ -193,3 +193,10 @@ def test_a_shipped_suite_leaves_out_who_cannot_be_served(tmp_path: Path) -> None
     )
     with pytest.raises(UsageError, match='agent "fastq" needs "policy_groups"'):
         make_plan(Options("core3", agents=["fastq"], **options))
+
+
+def test_a_plan_says_where_100_is_no_expert(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("tasks: [hopper-medium, players-0-overlap-25]\nagents: [bc]")
+    made = make_plan(Options(str(path), out=tmp_path / "runs", device="cpu")).to_plan()
+    assert [task["expert"] for task in made.tasks] == [True, False]
