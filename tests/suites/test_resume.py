@@ -68,14 +68,14 @@ NAMED = {
 class Victim:
     """The process of ``victim.py``."""
 
-    def __init__(self) -> None:
+    def __init__(self, data_cache: Path) -> None:
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "victim.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=HERE.parents[1],
-            env=environment(),
+            env={**environment(), "FASTQ_BENCH_CACHE": str(data_cache)},
         )
 
     def train(self, job: Job, kill: tuple[str, int] | None = None) -> dict[str, Any]:
@@ -101,8 +101,9 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def victim() -> Iterator[Victim]:
-    process = Victim()
+def victim(data_cache: Path) -> Iterator[Victim]:
+    # It outlives a test, and so the cache of a test's environment must not be left to chance.
+    process = Victim(data_cache)
     yield process
     process.close()
 
