@@ -58,7 +58,11 @@ class Shard:
 
 
 class Recipe(Protocol):
-    """What a module of this package offers. ``shards`` and ``play`` alone import a simulator."""
+    """What a module of this package offers. ``shards`` and ``play`` alone import a simulator.
+
+    It may also offer ``reset_seeds(data)``: what each episode was reset with, ``[E]``, where a
+    simulator plays episodes again (:func:`suites.datasets.local.reset_seeds`).
+    """
 
     PACKAGES: tuple[str, ...]  # those whose versions are part of a dataset's identity
 
