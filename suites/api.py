@@ -76,7 +76,7 @@ def load_results(where: str | Path = "results/runs") -> pd.DataFrame:
     """
     from analysis.frame import load
 
-    return load(*_locate(Path(where)))
+    return load(*locate(Path(where)))
 
 
 def load_episodes(where: str | Path = "results/runs") -> pd.DataFrame:
@@ -87,11 +87,21 @@ def load_episodes(where: str | Path = "results/runs") -> pd.DataFrame:
     """
     from analysis.frame import load_episodes
 
-    return load_episodes(*_locate(Path(where)))
+    return load_episodes(*locate(Path(where)))
 
 
-def _locate(where: Path) -> tuple[Path, Plan | None]:
-    """The output folder, and the plan that picks what is asked for; None for everything."""
+def locate(where: Path) -> tuple[Path, Plan | None]:
+    """Where finished runs are.
+
+    Args:
+        where: as for :func:`load_results`.
+
+    Returns:
+        The output folder, and the plan that picks what is asked for; None for everything.
+
+    Raises:
+        UsageError: if there is no such folder, or what lies there cannot be read.
+    """
     if not where.is_dir():
         raise UsageError(f"{where} is not there; give a folder that a suite has run into")
     try:

@@ -154,19 +154,30 @@ def _write(file: Path, policy: Policy, played: Played) -> None:
 
 
 def export(console: Console, arguments: Sequence[str]) -> int:
-    """``export RUN FILE``: a policy for PyTorch alone, or runs as a table."""
+    """``export RUN FILE``: a policy for PyTorch alone, runs as a table, or their records."""
     parser = _parser(
         "export",
         "Export a finished run's policy as a torch.export program that needs only PyTorch (FILE\n"
-        "ends in .pt2); or finished runs as a tidy table, one row per run (FILE ends in .csv).",
+        "ends in .pt2); finished runs as a tidy table, one row per run (.csv); or their records\n"
+        "without policies, for import into another output folder (.zip).",
     )
-    _add_run(parser, "folder of a finished cell; for a table also an output or a report folder")
-    parser.add_argument("file", type=Path, metavar="FILE", help="ends in .pt2 or .csv")
+    _add_run(parser, "folder of a finished cell; for .csv and .zip also of an output or a report")
+    parser.add_argument("file", type=Path, metavar="FILE", help="ends in .pt2, .csv or .zip")
     parser.add_argument(
         "--episodes", action="store_true", help="one row per final episode instead (.csv)"
     )
     chosen = parser.parse_args(arguments)
-    kind = _check_suffix(chosen.file, ".pt2", ".csv")
+    kind = _check_suffix(chosen.file, ".pt2", ".csv", ".zip")
+    if chosen.episodes and kind != ".csv":
+        raise UsageError("--episodes is for tables; name the file .csv")
+    if kind == ".zip":
+        from suites.archive import pack
+
+        folders = _finished(chosen.run)
+        with _writing(chosen.file):
+            pack(folders, chosen.file)
+        console.print(f"written: {chosen.file} ({len(folders):,} runs)")
+        return cli.OK
     if kind == ".csv":
         from suites.api import load_episodes, load_results
 
@@ -177,9 +188,6 @@ def export(console: Console, arguments: Sequence[str]) -> int:
             write_atomically(chosen.file, table.to_csv(index=False).encode())
         console.print(f"written: {chosen.file} ({len(table):,} rows)")
         return cli.OK
-    if chosen.episodes:
-        raise UsageError("--episodes is for tables; name the file .csv")
-
     policy = _read_policy(chosen)
     from suites.export import export_policy
 
@@ -189,6 +197,42 @@ def export(console: Console, arguments: Sequence[str]) -> int:
         f"written: {chosen.file}, {policy}; its actions equal the policy's within "
         f"{difference:.1e} of the largest"
     )
+    return cli.OK
+
+
+def _finished(where: Path) -> list[Path]:
+    """Folders of the runs in an output, a report's or a cell's folder that ended well."""
+    from analysis.frame import load
+    from suites.api import locate
+
+    out, plan = locate(where)
+    paths = load(out, plan)["path"]
+    if paths.empty:
+        raise UsageError(f"{where} has no finished runs to export")
+    return [out / path for path in paths]
+
+
+def take_in(console: Console, arguments: Sequence[str]) -> int:
+    """``import FILE``: finished runs out of an archive into an output folder."""
+    parser = _parser(
+        "import",
+        "Take finished runs of another machine, written by export, into an output folder. Suites\n"
+        "that plan these runs skip them and show them in their reports. What is there already\n"
+        "stays as it is; policies are not in such a file.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="ends in .zip")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/runs"),
+        help="output folder (default: %(default)s)",
+    )
+    chosen = parser.parse_args(arguments)
+    from suites.archive import unpack
+
+    taken = unpack(chosen.file, chosen.out)
+    there = f"; {len(taken.present):,} were there already" if taken.present else ""
+    console.print(f"taken into {chosen.out}: {len(taken.new):,} runs{there}")
     return cli.OK
 
 
@@ -230,6 +274,10 @@ def _writing(file: Path) -> Iterator[None]:
 
 VERBS: dict[str, tuple[str, Verb]] = {
     "evaluate": ("RUN: play fresh episodes of a run's policy, and film one", evaluate),
-    "export": ("RUN FILE: a policy for PyTorch alone (.pt2), or runs as a table (.csv)", export),
+    "export": (
+        "RUN FILE: a policy for PyTorch alone (.pt2); runs as a table (.csv) or to import (.zip)",
+        export,
+    ),
+    "import": ("FILE: take in finished runs that export wrote on another machine", take_in),
     "compare": ("A B: two output folders side by side", compare),
 }

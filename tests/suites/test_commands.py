@@ -93,7 +93,10 @@ def test_fresh_episodes_are_printed_and_written(
         (["evaluate", "BC", "--video", "nowhere/a.gif"], "the folder nowhere is not there"),
         (["evaluate", "BC", "--plugin", "gone.py"], "plugin file gone.py is not there"),
         (["evaluate", "ALONE", "--same-episodes"], "no such file"),
-        (["export", "BC", "policy.onnx"], "name the file .pt2 or .csv"),
+        (["export", "BC", "policy.onnx"], "name the file .pt2 or .csv or .zip"),
+        (["export", "BC", "runs.zip", "--episodes"], "--episodes is for tables"),
+        (["export", "EMPTY", "runs.zip"], "has no finished runs"),
+        (["export", "BC", "FILE/runs.zip"], "cannot be written"),
         (["export", "BC", "policy.pt2", "--episodes"], "--episodes is for tables"),
         (["export", "RANDOM", "policy.pt2"], "it draws noise when it acts"),
         (["export", "EMPTY", "runs.csv"], "has no finished runs"),
@@ -136,7 +139,7 @@ def test_verbs_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (
             ["--help"],
-            ("\n  evaluate ", "\n  export ", "\n  compare "),
+            ("\n  evaluate ", "\n  export ", "\n  import ", "\n  compare "),
         ),
         (["evaluate", "--help"], ("--same-episodes", "--video")),
     ):

@@ -1,0 +1,137 @@
+"""Finished runs in one file, to publish and to take in elsewhere: a zip of records, no policies.
+
+A run's place in an output folder is a function of what the run is, so taking an archive in makes
+those cells done: a suite that plans them skips them, and its report holds them beside its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from baselines.config import UsageError
+from results.record import (
+    EPISODES_FILE,
+    RECORD_FILE,
+    Record,
+    RecordError,
+    read_record,
+    study_file,
+    write_atomically,
+)
+from suites.plan import cell_path
+
+_LARGEST = 64 * 2**20  # bytes of one file, unpacked; records have thousands
+_TIME = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same runs make the same file
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What :func:`unpack` did: paths of cells below the output folder."""
+
+    new: list[str]
+    present: list[str]
+
+
+def pack(folders: Iterable[Path], file: Path) -> None:
+    """Writes records with their episodes and the arrays of their studies into a zip.
+
+    Args:
+        folders: of finished cells.
+        file: the archive; it is replaced as a whole.
+
+    Raises:
+        RecordError: if a record cannot be read.
+        OSError: if the file cannot be written.
+    """
+    with tempfile.TemporaryFile() as stream:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            for folder in sorted(folders):
+                record = read_record(folder)
+                for name in _files(record):
+                    if (folder / name).is_file():
+                        member = zipfile.ZipInfo(f"{_path(record)}/{name}", _TIME)
+                        member.compress_type = zipfile.ZIP_DEFLATED
+                        archive.writestr(member, (folder / name).read_bytes())
+        stream.seek(0)
+        write_atomically(file, stream.read())
+
+
+def unpack(file: Path, out: Path) -> Taken:
+    """Takes the runs of an archive into an output folder; what is there already stays as it is.
+
+    Everything is read and checked before anything is written. A file of the archive lands where its
+    record says, never where its name in the archive points.
+
+    Raises:
+        UsageError: if the file is no archive of runs, or the folder cannot be written.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            found = _read(file, archive)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UsageError(f"{file}: no such file of runs") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror})") from None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+        raise UsageError(
+            f"{file}: not a readable zip file; give one that export wrote, or fetch it again"
+        ) from None
+    taken = Taken([], [])
+    for path, contents in sorted(found.items()):
+        if (out / path / RECORD_FILE).exists():
+            taken.present.append(path)
+            continue
+        for name, content in contents.items():  # the record last, so a cell that has one is whole
+            try:
+                write_atomically(out / path / name, content)
+            except OSError as error:
+                raise UsageError(f"{out / path} cannot be written ({error.strerror})") from None
+        taken.new.append(path)
+    return taken
+
+
+def _path(record: Record) -> str:
+    """Where a run lies below any output folder."""
+    identity = {key: value for key, value in record.cell.items() if key != "seed"}
+    return cell_path(identity, record.seed)
+
+
+def _files(record: Record) -> list[str]:
+    """Names of a cell's files that an archive holds, the record last."""
+    return [EPISODES_FILE, *map(study_file, sorted(record.studies)), RECORD_FILE]
+
+
+def _read(file: Path, archive: zipfile.ZipFile) -> dict[str, dict[str, bytes]]:
+    """Content of every file, by path of the cell and name, records checked."""
+    sizes = {member.filename: member.file_size for member in archive.infolist()}
+    records = [name for name in sizes if PurePosixPath(name).name == RECORD_FILE]
+    if not records:
+        raise UsageError(f"{file}: no runs in it; give a file that export wrote")
+    large = next((name for name, size in sizes.items() if size > _LARGEST), None)
+    if large is not None:
+        raise UsageError(f"{file}: {large} is larger than any record; this is no file of runs")
+    found: dict[str, dict[str, bytes]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in records:
+            content = archive.read(name)
+            (Path(folder) / RECORD_FILE).write_bytes(content)
+            try:
+                record = read_record(Path(folder))
+                path = _path(record)
+            except RecordError as error:
+                reason = str(error).partition(": ")[2]
+                raise UsageError(f"{file}: {name}: {reason.partition(';')[0]}") from None
+            except (KeyError, TypeError, AttributeError):
+                raise UsageError(f"{file}: {name} does not say which run it is") from None
+            if name != f"{path}/{RECORD_FILE}" or ".." in PurePosixPath(path).parts:
+                raise UsageError(f"{file}: {name} is not the run its name says; fetch it again")
+            found[path] = {
+                other: archive.read(f"{path}/{other}")
+                for other in _files(record)
+                if f"{path}/{other}" in sizes
+            }
+    return found
