@@ -22,7 +22,6 @@ from suites.datasets.d4rl_format import MARK
 from suites.datasets.minari_source import EPISODES, INFOS, need_minari
 from suites.datasets.store import DatasetError
 
-FORMATS = ("d4rl", "minari")
 NAMESPACE = "fast-q-bench"  # of Minari datasets
 
 
@@ -31,7 +30,7 @@ def export(data: store.Dataset, form: str, to: Path) -> Path:
 
     Args:
         data: the dataset.
-        form: one of ``FORMATS``.
+        form: "d4rl" or "minari".
         to: for "d4rl" the file, or a folder for it; for "minari" the folder of Minari's datasets,
             which ``$MINARI_DATASETS_PATH`` then names.
 

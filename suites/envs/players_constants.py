@@ -12,11 +12,9 @@ import numpy as np
 from suites.datasets.recipes.players import STEPS
 
 DAYS = STEPS  # of an episode at most
-INTENTS = ("unwind", "compete", "chase")
-REGIMES = ("calm", "season", "volatile")
 CONSTANTS_SEED = 20_250  # platform d has the constants drawn by [this, d]
 
-# Of every platform alike.
+# Of every platform alike. Intents are unwind, compete, chase; regimes calm, season, volatile.
 HOME = 0.6  # chance that an intent that is left for another is left for the player's own
 REGIME_VISITS = np.array([0.0, 0.3, -0.2])  # what a regime adds to the logit of a visit
 REGIME_SWING = np.array([1.0, 1.0, 1.8])  # what it multiplies the results of play by
