@@ -41,6 +41,7 @@ RUN_COLUMNS = (
     "length_mean",  # steps
     "success_rate",  # of the final episodes, NaN where the environment knows no success
     "budget",
+    "updates",  # gradient updates made, 0 for references
     "shrunk",  # trained with less than the published size or steps
     "reference",  # random or behaviour: a yardstick, not a competitor
     "foreign",  # read from a CSV of scores made elsewhere
@@ -48,6 +49,9 @@ RUN_COLUMNS = (
     "total_s",  # wall-clock seconds of the job
     "data_return_mean",  # raw return, mean over the dataset's episodes
     "expert_return_mean",  # the same of this environment's expert dataset, NaN if there is none
+    "dataset",  # identity of the data
+    "commit",  # of the code, "" where it ran outside a repository; "+" behind it: with changes
+    "machine",  # GPU or processor
     "path",
 )
 MEASURE = "measure_"  # a column for each measure beside the return, where any run has them
@@ -283,7 +287,7 @@ def _cells(out: Path, plan: Plan | None) -> Iterator[tuple[str | None, Path, Rec
 
 def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dict[str, Any]:
     record = run.record
-    task, final, timing = record.task, record.final, record.timing
+    task, final, timing, versions = record.task, record.final, record.timing, record.versions
     return_mean = float(final.get("return_mean", math.nan))
     return {
         "task": str(task["id"]),
@@ -300,6 +304,7 @@ def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dic
         "length_mean": float(final.get("length_mean", math.nan)),
         "success_rate": float(final.get("success_rate", math.nan)),
         "budget": str(record.budget.get("name", "")),
+        "updates": sum(int(phase["updates"]) for phase in record.phases),
         "shrunk": bool(record.budget.get("shrunk", False)),
         "reference": bool(record.agent.get("reference", False)),
         "foreign": False,
@@ -307,6 +312,9 @@ def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dic
         "total_s": float(timing.get("total_s", math.nan)),
         "data_return_mean": float(record.dataset.get("return_mean", math.nan)),
         "expert_return_mean": experts.get((task["source"], task["environment"]), math.nan),
+        "dataset": str(record.dataset.get("id", "")),
+        "commit": f"{versions.get('git_commit') or ''}{'+' * bool(versions.get('git_dirty'))}",
+        "machine": str(versions.get("gpu") or versions.get("cpu") or ""),
         "path": path.as_posix(),
         **run.measures,
     }

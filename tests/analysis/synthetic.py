@@ -189,7 +189,8 @@ def make_record(
             "mujoco": "3.11.0",
             "cpu": "a CPU",
             "gpu": None,
-            "git": {"commit": "c0ffee0", "dirty": False},
+            "git_commit": "c0ffee0",
+            "git_dirty": False,
         },
         timing={
             "training_s": seconds,

@@ -23,7 +23,7 @@ from analysis.frame import (
     load_episodes,
     read_csv,
 )
-from results.record import PLAN_FILE, read_plan
+from results.record import PLAN_FILE, RECORD_FILE, read_plan
 
 Make = Callable[..., Path]
 
@@ -38,6 +38,26 @@ def test_one_row_per_finished_run(make: Make, tmp_path: Path) -> None:
     # Without a plan the same records are found.
     by_path = load(tmp_path).set_index("path")["score"]
     np.testing.assert_array_equal(by_path.loc[runs["path"]], runs["score"])
+
+
+def test_a_row_says_where_its_numbers_come_from(make: Make, tmp_path: Path) -> None:
+    plan = read_plan(make(tmp_path) / PLAN_FILE)
+    runs = load(tmp_path, plan)
+    assert set(runs["commit"]) == {"c0ffee0"}
+    assert set(runs["machine"]) == {"a CPU"}
+    assert (runs["dataset"] == runs["task"] + "-v2").all()
+    assert set(runs.loc[~runs["reference"], "updates"]) == {20_000}
+
+    file = tmp_path / plan.cells[0]["path"] / RECORD_FILE
+    record = json.loads(file.read_bytes())
+    for versions, commit, machine in (
+        ({"git_commit": "c0ffee0", "git_dirty": True, "cpu": "a CPU"}, "c0ffee0+", "a CPU"),
+        ({"git_commit": None, "git_dirty": None, "cpu": "a CPU", "gpu": "a GPU"}, "", "a GPU"),
+        ({}, "", ""),
+    ):
+        file.write_text(json.dumps(record | {"versions": versions}))
+        row = load(tmp_path, plan).iloc[0]
+        assert (row["commit"], row["machine"]) == (commit, machine)
 
 
 def test_one_row_per_point_of_a_curve(make: Make, tmp_path: Path) -> None:
