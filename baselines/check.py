@@ -35,7 +35,7 @@ from baselines import registry
 from baselines.common import Noise, copy_state
 from baselines.config import UsageError
 from baselines.contract import Agent, Batch, Memory, Metrics, Needs, Phase, Spec, Step
-from baselines.registry import Registry, load_target, make_config, needs_of
+from baselines.registry import Registry, fault_place, load_target, make_config, needs_of
 
 SEEDS = (3, 11, 42)
 UPDATES = 24  # enough for delayed updates, schedules and moments to matter
@@ -67,7 +67,9 @@ def _check(function: Check) -> Check:
         except CheckError:
             raise
         except Exception as error:
-            raise CheckError(f"{cls.__name__} raised {type(error).__name__}: {error}") from error
+            raise CheckError(
+                f"{cls.__name__} raised {type(error).__name__}: {error}{fault_place(error)}"
+            ) from error
 
     _CHECKS.append(checked)
     return checked
@@ -136,8 +138,9 @@ class Task:
         )
         if not needs.dataset:
             return spec
+        told = ({*needs.fields} - {"mask"}) | {"returns_to_go", "timesteps"}
         return replace(
-            spec, dataset={k: _cast(v, spec.torch_dtype()) for k, v in self.data.items()}
+            spec, dataset={k: _cast(self.data[k], spec.torch_dtype()) for k in sorted(told)}
         )
 
     def observations(self) -> spaces.Space[Any]:
@@ -413,7 +416,12 @@ def rollout(
         if t == fresh_noise_at:
             noise = evaluation_noise(run.spec, run.seeds, probe.episodes)
         with torch.no_grad():
-            chosen, memory = run.agent.act(probe.step(run, t, noise), memory, explore=explore)
+            answer = run.agent.act(probe.step(run, t, noise), memory, explore=explore)
+            require(
+                isinstance(answer, tuple) and len(answer) == 2,
+                "act must return two things, the actions and the memory to pass next (or None)",
+            )
+            chosen, memory = answer
         actions.append(chosen)
     return actions, memory
 
@@ -604,6 +612,21 @@ def check_save_and_load(cls: type[Agent], config: Any) -> None:
         {"the actions": torch.stack(run.answers())},
         "by saving and loading",
     )
+    if run.needs.dataset:
+        finished = replace(run.spec, dataset=None)
+        when = "when a finished policy is loaded, where Spec.dataset is None"
+        try:
+            loaded = replace(run, spec=finished, agent=cls(finished, config, SEEDS))
+            loaded.agent.load_state_dict(state)
+        except Exception as error:
+            raise CheckError(
+                f"{type(error).__name__} {when}: {error}{fault_place(error)}"
+            ) from error
+        require_same(
+            {"the actions": torch.stack(loaded.answers())},
+            {"the actions": torch.stack(run.answers())},
+            when,
+        )
     resumed.metrics = list(run.metrics)
     with global_seed(5):
         run.train(6)
@@ -820,23 +843,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    failed = 0
-    for name, cls in agents.items():
-        print(name)
-        for check in checks():
-            started, message = time.perf_counter(), ""
-            try:
-                check(cls, space=options.space)
-            except CheckError as error:
-                failed, message = failed + 1, f": {error}"
-            seconds = time.perf_counter() - started
-            verdict = "FAIL" if message else "pass"
-            print(
-                f"  {verdict}  {check.__name__.removeprefix('check_')} ({seconds:.1f} s){message}",
-                flush=True,
-            )
-    print(f"{failed} checks failed" if failed else "all checks passed")
+    failed = sum(_run_checks(name, cls, options.space) for name, cls in agents.items())
+    plural = "s" * (failed != 1)
+    print(f"{failed} check{plural} failed" if failed else "all checks passed")
     return 1 if failed else 0
+
+
+def _run_checks(name: str, cls: type[Agent], space: str) -> int:
+    """Prints a line per check of an agent; returns how many failed."""
+    print(name)
+    failed: dict[str, str] = {}  # what was said, and by which check
+    count = 0
+    for check in checks():
+        title = check.__name__.removeprefix("check_")
+        started, message = time.perf_counter(), ""
+        try:
+            check(cls, space=space)
+        except CheckError as error:
+            message = str(error)
+            count += 1
+        seconds = time.perf_counter() - started
+        first = failed.setdefault(message, title) if message else title
+        said = f": {message}" if first == title else f": as {first} says"
+        verdict = "FAIL" if message else "pass"
+        print(f"  {verdict}  {title} ({seconds:.1f} s){said if message else ''}", flush=True)
+        if message and check in (check_members, check_needs, check_metrics):
+            print("  the other checks rest on this one; they are left out until it passes")
+            break
+    return count
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Needs:
             the same for batches and for acting.
         epsilon: added to the standard deviation when standardizing.
         rewards: "raw", or "return_range": r * 1000 / (best - worst return of the data's episodes).
-        dataset: True to receive the whole (transformed) dataset in ``Spec.dataset``.
+        dataset: True to receive the whole (transformed) dataset in ``Spec.dataset`` for training.
         policy_groups: how many groups the logging policies are put into, by their returns, at most.
     """
 
@@ -108,7 +108,10 @@ class Spec:
         policy_groups: number of their groups, 0 if they are not logged.
         statistics: plain numbers about the data: ``transitions``, ``episodes``, ``return_mean``,
             ``return_best``, ``return_worst`` (raw units), ``reward_scale``.
-        dataset: the whole transformed dataset, ``[N, ...]`` tensors by field, if ``Needs.dataset``.
+        dataset: all N transitions to train on, episodes one after the other, if ``Needs.dataset``:
+            tensors ``[N, ...]`` by field, as batches have them: ``Needs.fields`` without ``mask``,
+            and in any case ``returns_to_go`` and ``timesteps``. None when a finished policy is
+            loaded, which has nothing to learn from.
         noop: by factor of an integer action space the choice that does nothing; None for boxes,
             and where the environment names none.
         effects: by factor k of the action the observation's coordinates that only factor k's

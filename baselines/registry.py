@@ -16,7 +16,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
+import sysconfig
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib.metadata import entry_points
@@ -26,6 +29,7 @@ from typing import Any, cast
 from baselines.config import UsageError, build, check_name
 from baselines.contract import DERIVED_FIELDS, TRANSITION_FIELDS, WINDOW_FIELDS, Agent, Needs
 
+ROOT = Path(__file__).resolve().parents[1]
 GROUP = "fastq_bench.agents"
 BUILT_IN = {
     "ad_bcq": "baselines.ad_bcq:ADBCQ",
@@ -150,6 +154,26 @@ def check_members(cls: Any, who: str) -> None:
         raise UsageError(f"{who}: Config must be a frozen dataclass whose fields have defaults")
     if not isinstance(agent.version, int) or isinstance(agent.version, bool):
         raise UsageError(f"{who}: version must be an integer, not {agent.version!r}")
+    if (takes := list(inspect.signature(agent).parameters)) and takes[-1] == "seed":
+        raise UsageError(
+            f"{who}: __init__ takes one seed; wrap the class with baselines.single.stack, "
+            f"AGENTS = {{...: stack({agent.__name__})}}"
+        )
+
+
+def fault_place(error: BaseException) -> str:
+    """Where in somebody's plugin an exception came from: " (mine.py:40, in update)".
+
+    The innermost line outside this product and outside installed libraries; "" if there is none.
+    """
+    ours = [ROOT / package for package in ("analysis", "baselines", "fastq", "results", "suites")]
+    paths = sysconfig.get_paths()
+    ours += [Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and not any(path.is_relative_to(folder) for folder in ours):
+            return f" ({path.name}:{frame.lineno}, in {frame.name})"
+    return ""
 
 
 def make_config(

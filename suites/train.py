@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from suites.checkpoint import (
 )
 from suites.datasets import get_source, store
 from suites.datasets.groups import policy_groups
-from suites.datasets.sampler import Sampler
+from suites.datasets.sampler import Sampler, whole
 from suites.datasets.store import Dataset
 from suites.datasets.transforms import Transform
 from suites.diagnosis import Finding, new_findings
@@ -72,7 +73,7 @@ def open_dataset(job: Job, progress: Callable[[int, int], None] | None = None) -
 def make_spec(job: Job, dataset: Dataset, transform: Transform, needs: Needs) -> Spec:
     """What the agent may know of its task."""
     card = dataset.card
-    return Spec(
+    spec = Spec(
         **facts_of(job.task),
         phases=job.stages,
         reward_parts=tuple(card.get("reward_parts", ())),
@@ -88,6 +89,9 @@ def make_spec(job: Job, dataset: Dataset, transform: Transform, needs: Needs) ->
         device=job.device,
         dtype=job.precision,
     )
+    if not needs.dataset:
+        return spec
+    return replace(spec, dataset=whole(dataset, needs, transform, spec))
 
 
 def make_random(spec: Spec, seeds: Sequence[int]) -> Agent:

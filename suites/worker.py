@@ -14,6 +14,7 @@ import threading
 import traceback
 from typing import Any
 
+from baselines.registry import fault_place
 from suites.job import BusyError, Job
 
 
@@ -55,7 +56,7 @@ def main() -> None:
             send(
                 "failed",
                 type=type(error).__name__,
-                message=str(error),
+                message=f"{error}{fault_place(error)}",
                 traceback=traceback.format_exc(),
             )
 

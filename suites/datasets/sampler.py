@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +123,12 @@ class Sampler:
             batch["mask"] = real.to(self.dtype)
         return batch
 
+    def everything(self) -> dict[str, Tensor]:
+        """All transitions as one seed's batch has them, ``[N, ...]``; needs a window."""
+        index = torch.arange(len(self.table), device=self.table.device)
+        rows = {field: value[0] for field, value in self._rows(index.unsqueeze(0)).items()}
+        return {**rows, "returns_to_go": self.returns_to_go, "timesteps": self.timesteps}
+
     def _collected(self, before: int) -> Batch:
         """A batch from each seed's replay, and from the dataset's first ``before`` rows."""
         assert self.replay is not None
@@ -158,3 +165,8 @@ class Sampler:
             if "policy_ids" not in self.needs.fields:
                 del batch["policy_ids"]
         return batch
+
+
+def whole(dataset: Dataset, needs: Needs, transform: Transform, spec: Spec) -> dict[str, Tensor]:
+    """What an agent gets as ``Spec.dataset``; see there."""
+    return Sampler(dataset, replace(needs, window=1), transform, (0,), spec).everything()

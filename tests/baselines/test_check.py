@@ -24,7 +24,7 @@ from baselines.td3_bc import TD3BC, TD3BCConfig
 
 EXAMPLES = [
     Path(__file__).parents[2] / "examples" / name
-    for name in ("stacked_plugin.py", "single_seed_plugin.py")
+    for name in ("stacked_plugin.py", "single_seed_plugin.py", "whole_dataset_plugin.py")
 ]
 REGISTRY = Registry(EXAMPLES)
 
@@ -365,6 +365,20 @@ def optimiser_not_saved() -> Any:
 
 
 @caught_by("check_save_and_load")
+def asks_for_the_data_when_it_only_acts() -> Any:
+    class Fault(Cloner):
+        @staticmethod
+        def needs(config: Any) -> Needs:
+            return replace(Cloner.needs(config), dataset=True)
+
+        def __init__(self, spec: Spec, *args: Any) -> None:
+            super().__init__(spec, *args)
+            self.count = len(spec.dataset["actions"])  # type: ignore[index]
+
+    return Fault
+
+
+@caught_by("check_save_and_load")
 def generator_not_saved() -> Any:
     return without("noise", Learner)
 
@@ -621,8 +635,35 @@ def test_an_exception_becomes_a_sentence() -> None:
         def update(self, batch: Batch, phase: str) -> Metrics:
             raise KeyError("lost")
 
-    with pytest.raises(CheckError, match="Fault raised KeyError: 'lost'"):
+    place = r"\(test_check.py:\d+, in update\)"
+    with pytest.raises(CheckError, match=f"Fault raised KeyError: 'lost' {place}"):
         check.check_metrics(Fault)
+
+
+def test_one_fault_is_told_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plugin = tmp_path / "forgetful.py"
+    plugin.write_text(
+        "from baselines.bc import BC\n"
+        "class Forgetful(BC):\n"
+        "    def act(self, step, memory=None, *, explore=False):\n"
+        "        return super().act(step, memory)[0]\n"
+        "class Lost(BC):\n"
+        "    def update(self, batch, phase):\n"
+        "        return {'loss': super().update(batch, phase)['bc_loss'] * float('nan')}\n"
+        "AGENTS = {'forgetful': Forgetful, 'lost': Lost}\n"
+    )
+    assert check.main(["--plugin", str(plugin)]) == 1
+    told, lost = capsys.readouterr().out.split("\nlost\n")
+    assert told.count("act must return two things") == 1
+    assert told.count(": as repeatable says") > 5
+    assert 'metric "loss" is not finite' in lost
+    assert "they are left out until it passes" in lost
+    assert "repeatable" not in lost
+
+
+def test_a_learner_of_one_seed_must_be_wrapped() -> None:
+    with pytest.raises(CheckError, match=r"wrap the class with baselines.single.stack"):
+        check.check_members(Plain)  # type: ignore[arg-type]
 
 
 def test_a_preset_called_check_is_used() -> None:
@@ -662,4 +703,7 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     printed = capsys.readouterr().out
     assert "FAIL  actions" in printed
     assert "actions leave the space" in printed
+    assert (
+        printed.count("actions leave the space") == 1
+    )  # and "learns" fails for a reason of its own
     assert check.main(["baselines.random_policy:Random"]) == 0

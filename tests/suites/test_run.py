@@ -322,14 +322,14 @@ def test_data_that_cannot_be_made_is_said_and_tried_again_next_time(
 
 
 def test_the_how_tos_plugins_run_beside_the_others(finished: Path, tmp_path: Path) -> None:
-    examples = Path(__file__).parents[2] / "examples"
+    examples, agents = Path(__file__).parents[2] / "examples", ("awr", "dropout_bc", "filtered_bc")
     command = [str(finished / "tiny.yaml"), "--out", str(tmp_path), "--tasks", "hopper-random"]
-    for name in ("stacked_plugin.py", "single_seed_plugin.py"):
+    for name in ("stacked_plugin.py", "single_seed_plugin.py", "whole_dataset_plugin.py"):
         command += ["--plugin", str(examples / name)]
-    assert main([*command, "--agents", "awr,dropout_bc", "--stack", "2"]) == 0
+    assert main([*command, "--agents", ",".join(agents), "--stack", "2"]) == 0
     by_label = {r.agent["label"]: (p, r) for p, r in records(tmp_path)}
-    assert set(by_label) == {"random", "behaviour", "bc", "awr", "dropout_bc"}
-    for label in ("awr", "dropout_bc"):
+    assert set(by_label) == {"random", "behaviour", "bc", *agents}
+    for label in agents:
         path, record = by_label[label]
         assert record.status == "done"
         assert record.stack == [0, 1]

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from baselines.contract import TRANSITION_FIELDS, WINDOW_FIELDS, Needs, Spec
 from suites.datasets import store
-from suites.datasets.sampler import Sampler
+from suites.datasets.sampler import Sampler, whole
 from suites.datasets.transforms import Transform
 
 LENGTHS = [7, 1, 12, 3, 9]  # the last episode is left unfinished
@@ -142,3 +142,30 @@ def test_windows_stay_inside_episodes_and_are_padded_left() -> None:
                 assert not padding.any(), field
                 seen_padding |= padding.size > 0
     assert seen_padding
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_the_whole_dataset_is_every_row_as_batches_have_it(window: int | None) -> None:
+    fields = ("observations", "rewards", "policy_ids", *(("mask",) if window else ()))
+    needs = Needs(
+        fields, window=window, observations="standardized", rewards="return_range", dataset=True
+    )
+    spec = Spec(spaces.Box(-np.inf, np.inf, (3,)), spaces.Box(-1, 1, (2,)), dtype="float64")
+    data = made_up()
+    transform = Transform.fit(data, needs)
+    everything = whole(data, needs, transform, spec)
+    assert set(everything) == {*fields, "returns_to_go", "timesteps"} - {"mask"}
+    seen = transform.observations(data.column("observations").astype(np.float64))
+    np.testing.assert_allclose(everything["observations"].numpy(), seen, rtol=1e-9, atol=1e-9)
+    rewards = data.column("rewards").astype(np.float64) * 100  # 1000 / (9 - -1)
+    np.testing.assert_allclose(everything["rewards"].numpy(), rewards, rtol=1e-6)
+    assert everything["policy_ids"].tolist() == data.column("policy_ids").astype(int).tolist()
+    steps = [step for length in LENGTHS for step in range(length)]
+    assert everything["timesteps"].tolist() == steps
+    starts = np.cumsum([0, *LENGTHS[:-1]])
+    to_go = [
+        rewards[start + step : start + length].sum()
+        for start, length in zip(starts, LENGTHS, strict=True)
+        for step in range(length)
+    ]
+    np.testing.assert_allclose(everything["returns_to_go"].numpy(), to_go, rtol=1e-6)
