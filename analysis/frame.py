@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ RUN_COLUMNS = (
     "length_mean",  # steps
     "success_rate",  # of the final episodes, NaN where the environment knows no success
     "budget",
+    "version",  # of the agent
+    "preset",  # of the agent's settings, "" if none was named
+    "config",  # all its settings, JSON
     "updates",  # gradient updates made, 0 for references
     "shrunk",  # trained with less than the published size or steps
     "reference",  # random or behaviour: a yardstick, not a competitor
@@ -304,6 +308,9 @@ def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dic
         "length_mean": float(final.get("length_mean", math.nan)),
         "success_rate": float(final.get("success_rate", math.nan)),
         "budget": str(record.budget.get("name", "")),
+        "version": int(record.agent.get("version") or 0),
+        "preset": str(record.agent.get("preset") or ""),
+        "config": json.dumps(record.agent.get("config") or {}, sort_keys=True),
         "updates": sum(int(phase["updates"]) for phase in record.phases),
         "shrunk": bool(record.budget.get("shrunk", False)),
         "reference": bool(record.agent.get("reference", False)),
@@ -441,13 +448,16 @@ def add_foreign(
         names = set(scores["agent"])
         if names & taken:
             raise ScoresError(
-                f"{path}: {', '.join(sorted(names & taken))} is already an agent of this report; "
-                "give the foreign one another name"
+                f"{path}: this report has agents of its own called "
+                f"{', '.join(sorted(names & taken))}; give those in the file other names"
             )
         taken |= names
         unknown = sorted(set(scores["task"]) - set(tasks))
         if unknown:
-            notes.append(f"{path.name} also has scores on {', '.join(unknown)}; not in this suite.")
+            others = f"{', '.join(unknown)}, which this report does not have"
+            if len(unknown) == scores["task"].nunique():
+                raise ScoresError(f"{path}: all its scores are on {others}; check the tasks' names")
+            notes.append(f"{path.name} also has scores on {others}.")
         for row in scores.to_dict("records"):
             if row["task"] in tasks:
                 task = tasks[row["task"]]

@@ -71,7 +71,7 @@ def build(
     runs, foreign_notes = add_foreign(plan, results.runs, foreign)
     evaluations = [(run, read_evaluations(run)) for run in results.ended]
     columns, published_notes = published(plan, _dataset_versions(results.finished))
-    remarks = published_notes + _inexact(results.finished)
+    remarks = published_notes + foreign_notes + _inexact(results.finished)
     remarks += studies.warning_notes(results.finished) + binning_notes(results.finished)
     table = tables.task_table(plan, runs, columns, remarks)
     refusal, comparison = "", None
@@ -81,7 +81,7 @@ def build(
         refusal = str(error)
     rows = aggregate_rows(comparison) if comparison else []
     compared = pairs(comparison) if comparison else []
-    notes = (comparison.notes if comparison else []) + foreign_notes
+    notes = comparison.notes if comparison else []
 
     tuned, tuned_notes = tuned_curves(plan, runs)
     figures = figures_of.score_figures(
@@ -114,10 +114,11 @@ def build(
             markdown += "\n" + section_markdown(more)
     markdown += "".join("\n" + tables_markdown(more) for more in against)
     aggregates = refusal + "\n" if refusal else tables.aggregate_markdown(rows, compared, notes)
+    origin = tables.origin(plan, runs)
     texts = {
-        "table.md": f"# {plan.title}\n\n{markdown}\n{caveats}",
+        "table.md": f"# {plan.title}\n\n{origin}\n\n{markdown}\n{caveats}",
         "table.csv": tables.task_csv(table),
-        "aggregates.md": f"# {plan.title}: aggregates\n\n{aggregates}\n{caveats}",
+        "aggregates.md": f"# {plan.title}: aggregates\n\n{origin}\n\n{aggregates}\n{caveats}",
         "aggregates.csv": tables.aggregate_csv(rows),
         "improvement.csv": tables.pair_csv(compared),
         "published.csv": tables.published_csv(table),

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 PERCENT_NOTE = (
     "Per cent: mean return over the mean return of the task's data / of its environment's expert "
-    "data."
+    "data, where that was made."
 )
 AGGREGATE_NOTE = (
     f"{INTERVALS} "
@@ -139,6 +139,16 @@ class TaskTable:
     def has_percents(self) -> bool:
         """Whether any return has a yardstick in its data."""
         return any(cell.percent for cell in self.cells.values())
+
+
+def origin(plan: Plan, runs: pd.DataFrame) -> str:
+    """One line that lets a copied table be traced: suite, budget, data, seeds and code."""
+    known = runs.loc[~runs["foreign"].astype(bool), "commit"]
+    commits = sorted({text[:7] + "+" * text.endswith("+") for text in known if text})
+    seeds = ", ".join(map(str, plan.seeds))
+    by = "FAST-Q Bench" + (f", commit {', '.join(commits)}" if commits else "")
+    what = f"Suite {plan.suite}, budget {plan.budget}, data {plan.source}, seeds {seeds}"
+    return f"{what}; made by {by}."
 
 
 def heading(agent: Agent) -> str:

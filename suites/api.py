@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,12 +72,25 @@ def load_results(where: str | Path = "results/runs") -> pd.DataFrame:
     Returns:
         The columns of :data:`analysis.frame.RUN_COLUMNS`; docs/using-results.md explains them.
 
+    Warns:
+        UserWarning: if runs of one label differ in settings, version or data alone.
+
     Raises:
         UsageError: if there is no such folder, or what lies there cannot be read.
     """
     from analysis.frame import load
 
-    return load(*locate(Path(where)))
+    runs = load(*locate(Path(where)))
+    alike = runs.duplicated(["source", "task", "draw", "agent", "budget", "seed"], keep=False)
+    if alike.any():
+        names = ", ".join(sorted(set(runs.loc[alike, "agent"])))
+        warnings.warn(
+            f"{where} has several runs of one task, budget and seed of {names}, of other settings, "
+            "versions or data (columns config, version, dataset); select among them before you "
+            "average, or load one report's folder",
+            stacklevel=2,
+        )
+    return runs
 
 
 def load_episodes(where: str | Path = "results/runs") -> pd.DataFrame:

@@ -249,7 +249,10 @@ def look(console: Console, chosen: argparse.Namespace) -> int:
     try:
         plan = read_plan(folder / PLAN_FILE)
     except RecordError as error:
-        raise UsageError(f"{error}; nothing of {suite.name} has run at this budget there") from None
+        raise UsageError(
+            f"{error}; {suite.name} has not run at budget {budget} into {chosen.out}; run it (it "
+            "finds what is finished there), or name another --budget"
+        ) from None
     if chosen.report:
         return report(console, folder, chosen.out, chosen.allow_missing, chosen.scores)
     states = states_of(plan, chosen.out)
@@ -284,16 +287,19 @@ def list_everything(console: Console, plugins: Sequence[str]) -> int:
     for name in shipped():
         suite = load_suite(name)
         more = f"; with --agents all {', '.join(suite.more)}" if suite.more else ""
-        console.print(
-            f"  {name:<14}{suite.title} ({len(suite.tasks)} tasks; {', '.join(suite.arms)}{more})"
-        )
+        arms = [
+            label if label.startswith(arm.agent) else f"{label} ({arm.agent})"
+            for label, arm in suite.arms.items()
+        ]
+        count = f"{len(suite.tasks)} task{'s' * (len(suite.tasks) > 1)}"
+        console.print(f"  {name:<21} {suite.title} ({count}; {', '.join(arms)}{more})")
     console.print("[bold]budgets[/bold]")
     for name, budget in load_budgets().items():
-        console.print(f"  {name:<14}{budget.title}")
+        console.print(f"  {name:<21} {budget.title}")
     console.print("[bold]agents[/bold]")
     registry = Registry(plugins)
     for name in registry.names():
-        console.print(f"  {name:<14}{registry.sources[name]}")
+        console.print(f"  {name:<21} {registry.sources[name]}")
     console.print("[bold]sources[/bold]")
     for name in SOURCES:
         console.print(f"  {name}")
@@ -433,7 +439,7 @@ def report(
     try:
         page = build(folder, out, allow_missing=allow_missing, foreign=scores)
         results = collect(out, plan)
-        runs, _ = add_foreign(plan, results.runs, scores)
+        runs, notes = add_foreign(plan, results.runs, scores)
     except ScoresError as error:
         raise UsageError(f"--scores {error}") from None
     except OSError as error:
@@ -445,10 +451,13 @@ def report(
         )
         return FAILED
     console.print(terminal(plan, runs, section(results.finished)))
+    for note in notes:
+        show.tell(console, note)
     console.print(f"report: {page}")
     failed = list(states_of(plan, out).values()).count("failed")
     if failed:
-        console.print(f"{failed} cells failed; the report names them, and --retry runs them again")
+        cells = f"{failed} cell{'s' * (failed > 1)}"
+        console.print(f"{cells} failed; the report has the errors, and --retry runs them again")
     return FAILED if failed else OK
 
 

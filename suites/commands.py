@@ -6,10 +6,11 @@ import argparse
 import csv
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -24,6 +25,8 @@ from results.record import (
 from suites import cli
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from suites.policy import Played, Policy
 
 Verb = Callable[[Console, Sequence[str]], int]
@@ -122,8 +125,15 @@ def _show(console: Console, policy: Policy, played: Played) -> None:
         row = "".join(f"{value[i]:>11.{_digits(name)}f}" for name, value in values.items())
         console.print(f"{i:>9}{row}")
     for name in ("mean", "std", "min", "max"):
-        row = "".join(f"{getattr(v, name)():>11.{max(1, _digits(k))}f}" for k, v in values.items())
+        row = "".join(f"{_summary(v, name):>11.{max(1, _digits(k))}f}" for k, v in values.items())
         console.print(f"{name:>9}{row}")
+
+
+def _summary(values: npt.NDArray[Any], name: str) -> float:
+    """Mean, smallest, largest, or the sample standard deviation, of one episode 0."""
+    if name == "std":
+        return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return float(getattr(values, name)())
 
 
 def _digits(name: str) -> int:
@@ -181,7 +191,11 @@ def export(console: Console, arguments: Sequence[str]) -> int:
     if kind == ".csv":
         from suites.api import load_episodes, load_results
 
-        table = (load_episodes if chosen.episodes else load_results)(chosen.run)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            table = (load_episodes if chosen.episodes else load_results)(chosen.run)
+        for warning in told:
+            console.print(f"warning: {warning.message}")
         if table.empty:
             raise UsageError(f"{chosen.run} has no finished runs to export")
         with _writing(chosen.file):
@@ -233,6 +247,7 @@ def take_in(console: Console, arguments: Sequence[str]) -> int:
     taken = unpack(chosen.file, chosen.out)
     there = f"; {len(taken.present):,} were there already" if taken.present else ""
     console.print(f"taken into {chosen.out}: {len(taken.new):,} runs{there}")
+    console.print("run their suite with the same budget and seeds: it finds them done and reports")
     return cli.OK
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -14,6 +14,7 @@ from suites.estimate import Estimate
 from suites.job import Job, State
 from suites.launch import Event
 from suites.plan import SuitePlan
+from suites.resolve import Row
 
 QUIET_SECONDS = 30.0  # between lines about running jobs where there is no terminal
 
@@ -39,18 +40,29 @@ def tell(console: Console, text: str, style: str | None = None) -> None:
 def print_plan(console: Console, plan: SuitePlan) -> None:
     """The plan, a line per task."""
     rows = [row for row in plan.rows if not row.reference]
-    numbers = {f"{row.phases[-1].updates:,}" if len(row.phases) == 1 else "phases" for row in rows}
-    updates = numbers.pop() if len(numbers) == 1 else "differing"
     seeds = max(len(row.seeds) for row in rows)
     console.print(f"[bold]{plan.suite.title}[/bold]  ({plan.suite.name})")
     console.print(
-        f"budget {plan.budget_name}: {updates} updates, {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"budget {plan.budget_name}: {_updates(rows)}, {seeds} seed{'s' if seeds > 1 else ''}, "
         f"{plan.budget.final_episodes} final episodes; data {plan.options.source}; "
         f"device {plan.device}, {plan.options.precision}"
     )
     print_matrix(console, plan.to_plan(), {cell.path: cell.state for cell in plan.cells})
+    shrunk = [row.label for row in rows if row.budget["shrunk"]]
+    if shrunk:
+        tell(console, f"smaller or shorter than published, so in no aggregate: {', '.join(shrunk)}")
+    for change in plan.changes:
+        tell(console, change)
     for warning in plan.warnings:
         tell(console, f"warning: {warning}")
+
+
+def _updates(rows: Sequence[Row]) -> str:
+    """What most agents make, and the others by name: "20,000 updates (dt 2,000)"."""
+    made = {row.label: sum(phase.updates for phase in row.phases) for row in rows}
+    usual = max(made.values(), key=list(made.values()).count)
+    others = [f"{label} {updates:,}" for label, updates in made.items() if updates != usual]
+    return f"{usual:,} updates" + (f" ({', '.join(others)})" if others else "")
 
 
 def print_matrix(console: Console, plan: Plan, states: Mapping[str, State]) -> None:
@@ -83,7 +95,8 @@ def print_estimate(console: Console, estimate: Estimate, workers: int, jobs: lis
     """What is left to do and how long it may take."""
     cells = sum(len(job.paths) for job in jobs)
     console.print(
-        f"{cells} cells to run: about [bold]{duration(estimate.wall_seconds(workers))}[/bold] with "
+        f"{cells} cell{'s' * (cells > 1)} to run: "
+        f"about [bold]{duration(estimate.wall_seconds(workers))}[/bold] with "
         f"{workers} worker{'s' if workers > 1 else ''} on this machine "
         f"(core time: data {duration(estimate.data)}, training {duration(estimate.training)}, "
         f"evaluation {duration(estimate.evaluation)})"

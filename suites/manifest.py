@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from baselines.config import UsageError, build, check_name
+from baselines.config import UsageError, build, check_name, did_you_mean
 from baselines.contract import Phase
 from suites.catalog import TASKS
 from suites.datasets import DATA_SUFFIXES, has_own_tasks, task_label
@@ -77,6 +77,9 @@ class Arm:
     phases: list[dict[str, Any]] | None = None  # training phases; None for one offline phase
     track: Literal["fixed", "tuned"] = "fixed"  # "tuned": anything was chosen per dataset
     configs_tried: int = 1  # how many configs were tried to arrive at this one
+
+
+ARM_KEYS = tuple(f.name for f in fields(Arm))
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,11 @@ def read_arms(agents: Any, where: str, key: str = "agents") -> dict[str, Arm]:
         settings = {} if settings is None else settings
         if isinstance(settings, Mapping):
             settings = {"agent": label, **settings}
+            if strange := next((k for k in settings if k not in ARM_KEYS), None):
+                raise UsageError(
+                    f'{place}: unknown key "{strange}"{did_you_mean(strange, ARM_KEYS)}; '
+                    'the agent\'s own settings stand under "config"'
+                )
         arm = build(Arm, settings, place)
         read_phases(arm.phases, 1, place)
         arms[label] = arm

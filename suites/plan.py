@@ -75,6 +75,12 @@ class SuitePlan:
         options = self.options
         return report_folder(options.out, self.suite.name, self.budget_name, options.source)
 
+    @property
+    def changes(self) -> list[str]:
+        """A sentence on settings given by hand, which no label shows; none if there are none."""
+        settings = ", ".join(self.options.settings)
+        return [f"Settings given with --set: {settings}."] if settings else []
+
     def to_plan(self) -> Plan:
         """What the report needs to know."""
         return Plan(
@@ -107,11 +113,18 @@ class SuitePlan:
                 for c in self.cells
             ],
             stale=self.stale,
-            caveats=[*self.budget.caveats, *self.warnings],
+            caveats=[*self._budget_caveats(), *self.changes, *self.warnings],
             watermark="meaningless numbers" if self.budget.meaningless else "",
             meaningless=self.budget.meaningless,
             command=self.command,
         )
+
+    def _budget_caveats(self) -> Sequence[str]:
+        caveats = self.budget.caveats
+        if self.budget.meaningless and not caveats:
+            name = self.budget_name
+            return [f"Budget {name} shows that everything runs; its numbers are meaningless."]
+        return caveats
 
     def jobs(self, retry: bool = False) -> list[Job]:
         """What is left to do, all agents of a task before the next task.

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import yaml
 
-from baselines.config import UsageError, check_name
+from baselines.config import UsageError, check_name, did_you_mean
 from baselines.contract import Phase
 from baselines.registry import Registry, make_config
 from results.record import to_json
 from suites.catalog import ENVIRONMENTS, TASKS, Task, reference
-from suites.datasets import OwnTask, Source, own_task, task_fields, task_key
+from suites.datasets import DATA_SUFFIXES, OwnTask, Source, own_task, task_fields, task_key
 from suites.datasets.store import DatasetError
 from suites.job import CHECKPOINT_SECONDS
 from suites.manifest import Arm, Budget, Suite, read_phases
@@ -179,6 +179,14 @@ def _find_task(name: str, suite: Suite, source: Source, where: str) -> Task | Ow
     if found is not None:
         return found
     known = [task for task in suite.tasks if task in TASKS]
+    if name not in known and (suffix := Path(name).suffix) and name not in TASKS:
+        files = f"{', '.join(DATA_SUFFIXES[:-1])} or {DATA_SUFFIXES[-1]}"
+        raise UsageError(f"{where}: {name}: files of data end in {files}, not {suffix}")
+    if name not in known and name in TASKS:
+        raise UsageError(
+            f"{where}: {name} is not in this suite ({', '.join(known)}); give a suite that has "
+            "it, or none: --tasks alone takes any task"
+        )
     return TASKS[check_name(name, known, "task", where)]
 
 
@@ -190,7 +198,9 @@ def read_settings(settings: Sequence[str], arms: Mapping[str, Arm]) -> dict[str,
         label, dot, key = left.strip().rpartition(".")
         if not equals or not dot:
             raise UsageError(f'--set takes agent.key=value, not "{setting}"')
-        check_name(label, arms, "agent", f"--set {setting}")
+        if label not in arms:
+            hint = did_you_mean(label, arms)
+            raise UsageError(f'--set {setting}: no agent of this run is called "{label}"{hint}')
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -213,7 +223,10 @@ def resolve_row(
     where = f"{suite.where}: agents.{label}"
     cls = registry.get(arm.agent, where)
     adjustment = budget.adjustment(arm.agent)
-    config = make_config(cls, {**adjustment.config, **arm.config, **settings}, where, arm.preset)
+    config = make_config(cls, {**adjustment.config, **arm.config}, where, arm.preset)
+    if settings:  # what is wrong from here on is theirs
+        together = {**adjustment.config, **arm.config, **settings}
+        config = make_config(cls, together, f"--set {label}", arm.preset)
     updates = adjustment.updates or budget.updates
     return Row(
         label=label,
@@ -344,6 +357,8 @@ def choose_device(name: str) -> str:
     Raises:
         UsageError: unknown name, or no such device.
     """
+    if name == "gpu":  # which looks like cpu to a search for what was meant
+        raise UsageError('--device: unknown device "gpu" (did you mean "cuda"?)')
     check_name(name.partition(":")[0], ("auto", "cpu", "cuda"), "device", "--device")
     if name == "cpu":
         return name

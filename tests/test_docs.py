@@ -21,7 +21,7 @@ import pytest
 from suites.cli import main
 from suites.commands import VERBS
 from suites.estimate import Estimate
-from suites.manifest import shipped
+from suites.manifest import load_budgets, shipped
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -181,6 +181,20 @@ def test_every_column_of_the_tables_is_explained() -> None:
 
     explained = set(re.findall(r"`(\w+)`", (DOCS / "using-results.md").read_text()))
     assert {*RUN_COLUMNS, *EPISODE_COLUMNS} <= explained
+
+
+def test_agents_that_a_budget_cuts_are_listed() -> None:
+    page = (DOCS / "suites.md").read_text()
+    (table,) = re.findall(r"^\| cut in .*?(?=\n\n)", page, re.M | re.S)
+    listed: dict[str, set[str]] = {"quick": set(), "standard": set(), "full": set()}
+    for line in table.splitlines()[2:]:
+        names, *cells = line.strip("|").split("|")
+        for budget, cell in zip(("quick", "standard"), cells, strict=True):
+            listed[budget] |= set(re.findall(r"`(\w+)`", names)) if cell.strip() else set()
+    for name, budget in load_budgets().items():
+        if name != "smoke":
+            cut = {agent for agent, change in budget.agents.items() if change.shrunk}
+            assert listed[name] == cut
 
 
 def test_every_shipped_suite_is_listed() -> None:

@@ -115,7 +115,7 @@ def missing(task: str) -> str | None:
     """None, or one sentence that says why this task's data is not to be had."""
     wanted, place = _split(task)
     if wanted.domain in _ROBOTICS and importlib.util.find_spec("gymnasium_robotics") is None:
-        return f"{wanted.id}: needs gymnasium-robotics; pip install 'fast-q-bench[robotics]'"
+        return f"{wanted.id}: needs gymnasium-robotics; pip install -e '.[robotics]'"
     if place is not None and not place.exists():
         return f"{wanted.id}: --data-dir {place} is not there; name a file or a folder"
     if find(task) is not None:

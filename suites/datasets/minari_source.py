@@ -102,7 +102,7 @@ def missing(task: str) -> str | None:
             "--tasks mujoco/hopper/medium-v0"
         )
     if importlib.util.find_spec("minari") is None:
-        return f"{task}: needs minari; pip install 'fast-q-bench[minari]'"
+        return f"{task}: needs minari; pip install -e '.[minari]'"
     if not _data_path(task).exists():
         return f"{task}: not in Minari's folder {_root()}; add --download, or copy it there"
     return None
@@ -418,4 +418,4 @@ def need_minari(task: str) -> None:
         with contextlib.redirect_stderr(io.StringIO()):
             importlib.import_module("minari")
     except ImportError:
-        raise DatasetError(f"{task}: needs minari; pip install 'fast-q-bench[minari]'") from None
+        raise DatasetError(f"{task}: needs minari; pip install -e '.[minari]'") from None

@@ -128,6 +128,10 @@ def test_foreign_scores_are_read_and_joined(make: Make, tmp_path: Path) -> None:
     assert last["foreign"]
     assert "antmaze" in notes[0]
 
+    path.write_text("task,agent,seed,score\nhopper-medum,theirs,0,50.5\n")
+    with pytest.raises(ScoresError, match="all its scores are on hopper-medum, which"):
+        add_foreign(plan, runs, [path])
+
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
@@ -162,7 +166,7 @@ def test_a_foreign_agent_needs_a_name_of_its_own(make: Make, tmp_path: Path) -> 
     plan = read_plan(make(tmp_path) / PLAN_FILE)
     path = tmp_path / "other.csv"
     path.write_text("task,agent,seed,score\nhopper-medium,iql,0,50\n")
-    with pytest.raises(ScoresError, match="iql is already an agent"):
+    with pytest.raises(ScoresError, match="agents of its own called iql"):
         add_foreign(plan, load(tmp_path, plan), [path])
 
 

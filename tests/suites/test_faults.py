@@ -323,6 +323,6 @@ def test_a_truncated_record_is_said_and_made_again(
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert f"warning: {path / RECORD_FILE} cannot be read and will be made again" in shown
-    assert "1 cells to run" in shown
+    assert "1 cell to run" in shown
     assert read_record(path).seed == record.seed
     assert (read_episodes(path).returns == before.returns).all()

@@ -113,6 +113,10 @@ def test_labels_with_settings(tmp_path: Path) -> None:
             "tasks: [hopper-medium]\nagents: {bc: {confg: {}}}",
             ["agents.bc", "confg", 'mean "config"'],
         ),
+        (
+            "tasks: [hopper-medium]\nagents: {td3_bc: {alpha: 1.0}}",
+            ['agents.td3_bc: unknown key "alpha"', 'stand under "config"'],
+        ),
         ("tasks: [hopper-medium]\nagents: {bc: 3}", ["agents.bc", "mapping"]),
         ("tasks: [hopper-medium]\nagents: [3]", ["agents[0]", "name"]),
         ("tasks: [hopper-medium]\nagents: [bc, bc]", ["agents[1]", "twice"]),
@@ -153,15 +157,22 @@ def test_mistakes_name_file_key_and_remedy(tmp_path: Path, text: str, words: lis
         (["core3", "--seeds", "0"], ["--seeds"]),
         (["core3", "--jobs", "0"], ["--jobs"]),
         (["core3", "--stack", "-1"], ["--stack"]),
-        (["core3", "--device", "gpu"], ["--device", "unknown device"]),
+        (["core3", "--device", "gpu"], ["--device", "unknown device", 'mean "cuda"']),
+        (["core3", "--tasks", "hopper-medium"], ["not in this suite", "hopper-medium-replay"]),
+        (["core3", "--tasks", "logs.pkl"], ["logs.pkl", ".npz, .h5 or .hdf5, not .pkl"]),
         (["core3", "--plugin", "not_there.py"], ["not_there.py", "not there"]),
         (["core3", "--set", "alpha=1"], ["agent.key=value"]),
-        (["core3", "--set", "td3bc.alpha=1"], ["unknown agent", 'mean "td3_bc"']),
-        (["core3", "--set", "td3_bc.alhpa=1"], ["agents.td3_bc", 'mean "alpha"']),
+        (["core3", "--set", "td3bc.alpha=1"], ["no agent of this run", 'mean "td3_bc"']),
+        (
+            ["core3", "--set", "td3_bc.alpha=1", "--agents", "bc"],
+            ['no agent of this run is called "td3_bc" (known: bc)'],
+        ),
+        (["core3", "--set", "td3_bc.alhpa=1"], ["--set td3_bc: unknown key", 'mean "alpha"']),
+        (["core3", "--set", "td3_bc.batch_size=0"], ["--set td3_bc: batch_size must be at least"]),
         (["core3", "--set", "td3_bc.alpha=high"], ["alpha must be float", "high"]),
         (["core3", "--set", "td3_bc.policy_delay=1.5"], ["policy_delay must be int"]),
         ([], ["name a suite"]),
-        (["core3", "--status"], ["plan.json", "no such plan", "has run"]),
+        (["core3", "--status"], ["plan.json", "no such plan", "core3 has not run at budget quick"]),
         (["core3", "--report", "--budget", "quikc"], ["unknown budget"]),
     ],
 )
@@ -196,5 +207,12 @@ def test_unwritable_output_is_one_sentence(
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
-    for name in ("mujoco_all", "smoke", "td3_bc", "local"):
+    for name in (
+        "mujoco_all ",
+        "fastq_decomposition ",
+        "smoke",
+        "td3_bc",
+        "ad_rl (ad_bcq)",
+        "local",
+    ):
         assert name in shown

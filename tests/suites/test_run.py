@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -234,6 +235,43 @@ def test_results_as_a_frame(finished: Path) -> None:
     frame = load_results(finished / "runs")
     assert len(frame) == 16
     assert {"task", "agent", "seed", "score", "return_mean"} <= set(frame.columns)
+
+
+def test_settings_given_by_hand_are_told_wherever_numbers_are(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], hastened: None
+) -> None:
+    command = [str(finished / "tiny.yaml"), "--out", str(tmp_path), "--tasks", "hopper-random"]
+    command += ["--agents", "td3_bc", "--seeds", "1"]
+    assert main(command) == 0
+    assert "--set" not in capsys.readouterr().out
+    load_results(tmp_path)
+    assert main([*command, "--set", "td3_bc.alpha=1.0"]) == 0
+    told = "Settings given with --set: td3_bc.alpha=1.0."
+    shown = capsys.readouterr().out
+    assert shown.count(told) == 2  # under the plan and under the table
+    (report,) = (tmp_path / "reports").iterdir()
+    for name in ("table.md", "aggregates.md", "index.html"):
+        assert told in (report / name).read_text(), name
+
+    # Both are there under one label; the report's runs are those of its plan.
+    with pytest.warns(UserWarning, match="several runs of one task, budget and seed of td3_bc"):
+        runs = load_results(tmp_path)
+    both = runs[runs["agent"] == "td3_bc"]
+    assert sorted(json.loads(config)["alpha"] for config in both["config"]) == [1.0, 2.5]
+    (one,) = load_results(report).query("agent == 'td3_bc'")["config"]
+    assert json.loads(one)["alpha"] == 1.0
+    assert main(["export", str(tmp_path), str(tmp_path / "runs.csv")]) == 0
+    assert "warning: " in capsys.readouterr().out
+
+
+def test_the_plan_says_what_is_cut(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], hastened: None
+) -> None:
+    command = ["core3", "--out", str(tmp_path), "--dry-run", "--agents", "td3_bc,iql,cql,dt"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "20,000 updates (cql 5,000, dt 2,000), 3 seeds" in shown
+    assert "in no aggregate: cql, dt\n" in shown
 
 
 def test_a_policy_acts_as_it_did_in_evaluation(finished: Path) -> None:
