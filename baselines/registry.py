@@ -118,7 +118,9 @@ def load_plugin(path: Path) -> dict[str, type[Any]]:
         UsageError: if the file is not there, does not run, or has no such dict.
     """
     if not path.is_file():
-        raise UsageError(f"plugin file {path} is not there; give the path of a Python file")
+        raise UsageError(
+            f"plugin file {path} is not there; give its path (--plugin, or plugins= in Python)"
+        )
     # The same name in every process, so that what the plugin defines can be sent between them.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     name = f"fastq_bench_plugin_{path.stem}_{digest}"

@@ -77,7 +77,8 @@ def _program(policy: Policy, observations: Raw) -> bytes:
     except Exception as error:
         reason = shorten(str(error), 120, placeholder=" ...")
         raise ExportError(
-            f"{policy} cannot be exported: torch.export cannot trace how it acts "
+            f"{policy} cannot be exported: torch.export cannot trace how it acts, as is so of all "
+            "agents made with baselines.single.stack; use load_policy "
             f"({type(error).__name__}: {reason})"
         ) from None
     for constant in program.constants.values():

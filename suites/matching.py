@@ -55,7 +55,8 @@ def _lack(row: Row, tasks: Sequence[Mapping[str, Any]], name: str) -> str | None
         for task in tasks:
             if field_name not in (*task["fields"], *WINDOW_FIELDS):
                 who = f"task {task['id']}" if "key" in task else f'source "{name}"'
-                return f'needs "{field_name}", which {who} does not have'
+                logged = ' (groups are made of "policy_ids")' * (field_name == "policy_groups")
+                return f'needs "{field_name}", which {who} does not have{logged}'
     return None
 
 

@@ -302,7 +302,11 @@ def read_policy(path: Path, plugins: Sequence[str | Path] = ()) -> Policy:
     """
     file = path / POLICY_FILE if path.is_dir() else path
     if not file.is_file():
-        raise UsageError(f"{file} is not there; give the folder of a run that has trained")
+        raise UsageError(
+            f"{file} is not there; give the folder of a run that has trained here, as the column "
+            '"path" of load_results names it below the output folder (references, failed and '
+            "imported runs have no policy)"
+        )
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -174,8 +174,12 @@ class _Check(Values):
             truncations = truncations * (1 - terminations)
         if not terminations[-1] and not truncations[-1]:
             truncations[-1] = 1.0
+            whole = terminations.sum() + truncations.sum() == 1
             self.notes.append(
-                f"the last row, {self.rows - 1:,}, ends no episode; taken as truncated there"
+                f"no row ends an episode: all {self.rows:,} are taken as one, truncated at the last; "
+                f"mark the ends of others in {name}"
+                if whole
+                else f"the last row, {self.rows - 1:,}, ends no episode; taken as truncated there"
             )
         both = int(((terminations > 0) & (truncations > 0)).sum())
         if both:

@@ -108,6 +108,9 @@ def test_a_file_that_stops_in_an_episode_is_truncated_there_and_says_so(tmp_path
     found = content(tmp_path, truncations=flags)
     assert found.fields["truncations"][-1] == 1
     assert "the last row, 19, ends no episode" in " ".join(found.notes)
+    nothing = np.zeros_like(flags)
+    found = content(tmp_path, truncations=nothing, terminations=nothing)
+    assert "no row ends an episode: all 20 are taken as one" in " ".join(found.notes)
 
 
 def test_three_ways_to_say_where_episodes_end(tmp_path: Path) -> None:
