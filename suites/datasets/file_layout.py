@@ -176,8 +176,8 @@ class _Check(Values):
             truncations[-1] = 1.0
             whole = terminations.sum() + truncations.sum() == 1
             self.notes.append(
-                f"no row ends an episode: all {self.rows:,} are taken as one, truncated at the last; "
-                f"mark the ends of others in {name}"
+                f"no row ends an episode: all {self.rows:,} are taken as one, truncated at the "
+                f"last; mark the ends of others in {name}"
                 if whole
                 else f"the last row, {self.rows - 1:,}, ends no episode; taken as truncated there"
             )
