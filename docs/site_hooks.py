@@ -1,7 +1,7 @@
 """Hooks of mkdocs: the README is the site's first page, and links may lead out of ``docs/``.
 
-Pages are written to be read in the repository, where they link to code, figures and results. What is
-linked comes along under ``repository/``, and the links are turned to it.
+Pages are written to be read in the repository, where they link to code, figures and results. What
+is linked comes along under ``repository/``, and the links are turned to it.
 """
 
 from __future__ import annotations
