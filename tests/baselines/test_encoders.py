@@ -16,7 +16,7 @@ from oracles import make_batch, make_spec
 from tape import gradients
 from torch import Tensor
 
-from baselines import check
+from baselines import check, check_task
 from baselines.common import Noise
 from baselines.config import UsageError
 from baselines.encoders import DENSE, HIDDEN, Encoder, HistoryEncoder, encoded, encoder
@@ -65,7 +65,7 @@ def test_agents_of_vectors_have_nothing_more(name: str) -> None:
     """No parameter, and no key of their state: results are what they were."""
     cls = REGISTRY.get(name)
     config = make_config(cls, SMALL, name)
-    state = cls(check.Task().spec(cls.needs(config), 10), config, SEEDS).state_dict()
+    state = cls(check_task.Task().spec(cls.needs(config), 10), config, SEEDS).state_dict()
     assert not [key for key in paths(state) if "encoder" in key]
 
 
