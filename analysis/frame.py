@@ -43,7 +43,7 @@ RUN_COLUMNS = (
     "success_rate",  # of the final episodes, NaN where the environment knows no success
     "budget",
     "version",  # of the agent
-    "preset",  # of the agent's settings, "" if none was named
+    "preset",  # of the agent's settings, "default" if none was named
     "config",  # all its settings, JSON
     "updates",  # gradient updates made, 0 for references
     "shrunk",  # trained with less than the published size or steps
@@ -309,7 +309,7 @@ def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dic
         "success_rate": float(final.get("success_rate", math.nan)),
         "budget": str(record.budget.get("name", "")),
         "version": int(record.agent.get("version") or 0),
-        "preset": str(record.agent.get("preset") or ""),
+        "preset": str(record.agent.get("preset") or "default"),
         "config": json.dumps(record.agent.get("config") or {}, sort_keys=True),
         "updates": sum(int(phase["updates"]) for phase in record.phases),
         "shrunk": bool(record.budget.get("shrunk", False)),

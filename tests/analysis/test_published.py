@@ -39,7 +39,10 @@ def test_they_stand_beside_d4rl_data(make: Make, tmp_path: Path) -> None:
     assert "Published scores of other agents" in html
     assert "http" not in html.replace("http://www.w3.org", "")
     markdown = (folder / "table.md").read_text()
-    header = markdown.splitlines()[2]
+    assert markdown.splitlines()[2].endswith(
+        ", data d4rl, seeds 0; made by FAST-Q Bench, commit c0ffee0."
+    )
+    header = markdown.splitlines()[4]
     assert [cell.strip() for cell in header.split("|")[2:8]] == [
         *("random", "behaviour", "bc", "td3_bc", "iql", "bc ‡1")
     ]

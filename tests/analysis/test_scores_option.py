@@ -28,7 +28,9 @@ def test_foreign_scores_reach_the_report_by_the_suites_name(
     assert "theirs†" in (folder / "table.md").read_text()
     scores.write_text("task,agent,seed,score\nhopper-medium,bc,0,50\n")
     assert main(command) == 2
-    assert f"error: --scores {scores}: bc is already an agent" in capsys.readouterr().err
+    assert f"error: --scores {scores}: this report has agents of its own called bc;" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_wrong_file_is_refused_before_anything_runs(
