@@ -51,8 +51,8 @@ def print_plan(console: Console, plan: SuitePlan) -> None:
     shrunk = [row.label for row in rows if row.budget["shrunk"]]
     if shrunk:
         tell(console, f"smaller or shorter than published, so in no aggregate: {', '.join(shrunk)}")
-    for change in plan.changes:
-        tell(console, change)
+    for remark in plan.remarks:
+        tell(console, remark)
     for warning in plan.warnings:
         tell(console, f"warning: {warning}")
 

@@ -76,10 +76,15 @@ class SuitePlan:
         return report_folder(options.out, self.suite.name, self.budget_name, options.source)
 
     @property
-    def changes(self) -> list[str]:
-        """A sentence on settings given by hand, which no label shows; none if there are none."""
+    def remarks(self) -> list[str]:
+        """What no label shows: settings given by hand, and who does not learn from the data."""
         settings = ", ".join(self.options.settings)
-        return [f"Settings given with --set: {settings}."] if settings else []
+        said = [f"Settings given with --set: {settings}."] if settings else []
+        sources = {row.label: {p.source for p in row.phases} for row in self.rows if row.cls}
+        online = ", ".join(label for label, found in sources.items() if found == {"replay"})
+        if online:
+            said.append(f"Learning online from nothing, not from the data: {online}.")
+        return said
 
     def to_plan(self) -> Plan:
         """What the report needs to know."""
@@ -113,7 +118,7 @@ class SuitePlan:
                 for c in self.cells
             ],
             stale=self.stale,
-            caveats=[*self._budget_caveats(), *self.changes, *self.warnings],
+            caveats=[*self._budget_caveats(), *self.remarks, *self.warnings],
             watermark="meaningless numbers" if self.budget.meaningless else "",
             meaningless=self.budget.meaningless,
             command=self.command,

@@ -200,3 +200,17 @@ def test_a_plan_says_where_100_is_no_expert(tmp_path: Path) -> None:
     path.write_text("tasks: [hopper-medium, players-0-overlap-25]\nagents: [bc]")
     made = make_plan(Options(str(path), out=tmp_path / "runs", device="cpu")).to_plan()
     assert [task["expert"] for task in made.tasks] == [True, False]
+
+
+def test_a_plan_says_who_does_not_learn_from_the_data(manifest: Path) -> None:
+    text = manifest.read_text()
+    assert not plan(manifest).remarks
+    phases = (
+        "[{name: offline, updates: 0.5}, {name: online, updates: 0.5, "
+        "source: dataset+replay, env_steps_per_update: 1}]"
+    )
+    both = f"{{dqn: , decqn: , both: {{agent: td3_bc, phases: {phases}}}}}"
+    manifest.write_text(text.replace("[bc, td3_bc, iql]", both))
+    told = "Learning online from nothing, not from the data: dqn, decqn."
+    assert plan(manifest).remarks == [told]
+    assert told in plan(manifest).to_plan().caveats
