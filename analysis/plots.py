@@ -403,7 +403,7 @@ def score_against_cost(
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(lambda value, _: _duration(value))
         axis.set_xlim(low, high)
-        axis.set(xlabel="core time of training, per run (log scale)", ylabel="score")
+        axis.set(xlabel="processor time per run (log scale)", ylabel="score")
         if handles:
             _legend(figure, handles, labels)
     return figure
