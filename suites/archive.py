@@ -6,6 +6,7 @@ those cells done: a suite that plans them skips them, and its report holds them 
 
 from __future__ import annotations
 
+import io
 import tempfile
 import zipfile
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from results.record import (
     study_file,
     write_atomically,
 )
-from suites.plan import cell_path
+from suites.plan import cell_path, recorded_identity
 
 _LARGEST = 64 * 2**20  # bytes of one file, unpacked; records have thousands
 _TIME = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same runs make the same file
@@ -47,17 +48,16 @@ def pack(folders: Iterable[Path], file: Path) -> None:
         RecordError: if a record cannot be read.
         OSError: if the file cannot be written.
     """
-    with tempfile.TemporaryFile() as stream:
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-            for folder in sorted(folders):
-                record = read_record(folder)
-                for name in _files(record):
-                    if (folder / name).is_file():
-                        member = zipfile.ZipInfo(f"{_path(record)}/{name}", _TIME)
-                        member.compress_type = zipfile.ZIP_DEFLATED
-                        archive.writestr(member, (folder / name).read_bytes())
-        stream.seek(0)
-        write_atomically(file, stream.read())
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for folder in sorted(folders):
+            record = read_record(folder)
+            for name in _files(record):
+                if (folder / name).is_file():
+                    member = zipfile.ZipInfo(f"{_path(record)}/{name}", _TIME)
+                    content = (folder / name).read_bytes()
+                    archive.writestr(member, content, zipfile.ZIP_DEFLATED)
+    write_atomically(file, stream.getvalue())
 
 
 def unpack(file: Path, out: Path) -> Taken:
@@ -96,8 +96,7 @@ def unpack(file: Path, out: Path) -> Taken:
 
 def _path(record: Record) -> str:
     """Where a run lies below any output folder."""
-    identity = {key: value for key, value in record.cell.items() if key != "seed"}
-    return cell_path(identity, record.seed)
+    return cell_path(recorded_identity(record), record.seed)
 
 
 def _files(record: Record) -> list[str]:

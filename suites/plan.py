@@ -348,6 +348,11 @@ def identity_of(task: Mapping[str, Any], draw: int, row: Row, options: Options) 
     }
 
 
+def recorded_identity(record: Record) -> dict[str, Any]:
+    """The same of a finished cell."""
+    return {key: value for key, value in record.cell.items() if key != "seed"}
+
+
 def cell_path(identity: Mapping[str, Any], seed: int) -> str:
     """A cell's folder below the output folder: a pure function of its identity and seed."""
     digest = hashlib.sha256(to_json(identity)).hexdigest()[:16]
@@ -374,8 +379,7 @@ def find_stale(plan: SuitePlan) -> list[dict[str, str]]:
         path = folder.relative_to(plan.options.out).as_posix()
         if path in paths or isinstance(record, RecordError):
             continue
-        identity = {key: value for key, value in record.cell.items() if key != "seed"}
-        key = _timeless(identity, record.seed)
+        key = _timeless(recorded_identity(record), record.seed)
         if key in current:
             stale.append({"path": path, "why": _difference(record, current[key])})
     return stale

@@ -179,14 +179,14 @@ def _find_task(name: str, suite: Suite, source: Source, where: str) -> Task | Ow
     if found is not None:
         return found
     known = [task for task in suite.tasks if task in TASKS]
-    if name not in known and (suffix := Path(name).suffix) and name not in TASKS:
-        files = f"{', '.join(DATA_SUFFIXES[:-1])} or {DATA_SUFFIXES[-1]}"
-        raise UsageError(f"{where}: {name}: files of data end in {files}, not {suffix}")
-    if name not in known and name in TASKS:
+    if name in TASKS and name not in known:
         raise UsageError(
             f"{where}: {name} is not in this suite ({', '.join(known)}); give a suite that has "
             "it, or none: --tasks alone takes any task"
         )
+    if name not in TASKS and (suffix := Path(name).suffix):
+        files = f"{', '.join(DATA_SUFFIXES[:-1])} or {DATA_SUFFIXES[-1]}"
+        raise UsageError(f"{where}: {name}: files of data end in {files}, not {suffix}")
     return TASKS[check_name(name, known, "task", where)]
 
 
@@ -223,10 +223,10 @@ def resolve_row(
     where = f"{suite.where}: agents.{label}"
     cls = registry.get(arm.agent, where)
     adjustment = budget.adjustment(arm.agent)
-    config = make_config(cls, {**adjustment.config, **arm.config}, where, arm.preset)
+    own = {**adjustment.config, **arm.config}
+    config = make_config(cls, own, where, arm.preset)
     if settings:  # what is wrong from here on is theirs
-        together = {**adjustment.config, **arm.config, **settings}
-        config = make_config(cls, together, f"--set {label}", arm.preset)
+        config = make_config(cls, {**own, **settings}, f"--set {label}", arm.preset)
     updates = adjustment.updates or budget.updates
     return Row(
         label=label,
