@@ -37,6 +37,7 @@ class BCConfig:
             self,
             lr=(0, math.inf),
             batch_size=(1, math.inf),
+            hidden=(1, math.inf),
         )
 
 

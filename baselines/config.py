@@ -118,13 +118,14 @@ def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
 
     Args:
         config: the dataclass instance.
-        ranges: field name -> smallest and largest value allowed.
+        ranges: field name -> smallest and largest value allowed, of each number in a tuple.
 
     Raises:
         UsageError: naming the field and its range.
     """
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
-        if not low <= value <= high:
-            allowed = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-            raise UsageError(f"{name} must be {allowed}, not {value:g}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if not low <= number <= high:
+                allowed = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+                raise UsageError(f"{name} must be {allowed}, not {number:g}")

@@ -59,6 +59,7 @@ class ConstrainedConfig:
             lr=(0, math.inf),
             l2=(0, math.inf),
             batch_size=(1, math.inf),
+            hidden=(1, math.inf),
         )
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, polyak
-from baselines.config import UsageError, check_ranges
+from baselines.config import check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
 from baselines.encoders import encoded, encoder
 from baselines.nets import ActionBox, TwinQ
@@ -65,10 +65,11 @@ class CQLConfig:
             critic_lr=(0, math.inf),
             cloning_steps=(0, math.inf),
             batch_size=(1, math.inf),
+            log_std_max=(self.log_std_min, math.inf),
+            hidden=(1, math.inf),
         )
-        if not self.log_std_min <= self.log_std_max:
-            limit = f"log_std_max {self.log_std_max:g}"
-            raise UsageError(f"log_std_min must be at most {limit}, not {self.log_std_min:g}")
+        if self.lagrange is not None:
+            check_ranges(self, lagrange=(0, math.inf))
 
 
 class CQL(Stateful):

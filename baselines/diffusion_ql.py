@@ -70,6 +70,7 @@ class DiffusionQLConfig:
             actor_lr=(0, math.inf),
             critic_lr=(0, math.inf),
             batch_size=(1, math.inf),
+            hidden=(1, math.inf),
         )
         if self.time_features % 2:
             raise UsageError(f"time_features must be even, not {self.time_features}")

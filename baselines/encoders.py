@@ -127,7 +127,8 @@ def lstm(days: Tensor, into: Tensor, recurrent: Tensor, bias: Tensor) -> Tensor:
     )
     for x, w, u, b in stacked:
         weights = [w.t().contiguous(), u.t().contiguous(), b[0], none]
-        found = torch.lstm(x, (start, start), weights, True, 1, 0.0, False, False, True)
+        # As in training, without which cuDNN cannot differentiate; there is no dropout to apply.
+        found = torch.lstm(x, (start, start), weights, True, 1, 0.0, True, False, True)
         states.append(found[1][0])
     return torch.stack(states).reshape(*lead, batch, width)
 

@@ -43,6 +43,7 @@ class DecomposedConfig:
             model_lr=(0, math.inf),
             model_warmup=(0, 1),
             model_noise=(0, math.inf),
+            model_hidden=(1, math.inf),
         )
 
 

@@ -65,6 +65,9 @@ class FamO2OConfig(FamilyConfig):
             advantage_clip=(0, math.inf),
             lr=(0, math.inf),
             batch_size=(1, math.inf),
+            balance_log_std_max=(self.balance_log_std_min, math.inf),
+            log_std_max=(self.log_std_min, math.inf),
+            hidden=(1, math.inf),
         )
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from baselines.common import Adam, Noise, Stateful, copy_parameters, frozen, polyak
-from baselines.config import UsageError, check_ranges
+from baselines.config import check_ranges
 from baselines.contract import Batch, Memory, Metrics, Needs, Spec, Step
 from baselines.family import Family, FamilyConfig, online_phases
 from baselines.nets import ActionBox, TwinQ, observation_size
@@ -70,10 +70,9 @@ class FamO2OCQLConfig(FamilyConfig):
             balance_lr=(0, math.inf),
             critic_lr=(0, math.inf),
             batch_size=(1, math.inf),
+            log_std_max=(self.log_std_min, math.inf),
+            hidden=(1, math.inf),
         )
-        if not self.log_std_min <= self.log_std_max:
-            limit = f"log_std_max {self.log_std_max:g}"
-            raise UsageError(f"log_std_min must be at most {limit}, not {self.log_std_min:g}")
 
 
 class FamO2OCQL(Stateful):

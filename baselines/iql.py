@@ -54,6 +54,8 @@ class IQLConfig:
             advantage_clip=(0, math.inf),
             lr=(0, math.inf),
             batch_size=(1, math.inf),
+            log_std_max=(self.log_std_min, math.inf),
+            hidden=(1, math.inf),
         )
 
 

@@ -50,13 +50,14 @@ class QLearningConfig:
             bins=(3, math.inf),
             discount=(0, 1),
             tau=(0, 1),
-            huber=(0, math.inf),
+            huber=(1e-6, math.inf),
             epsilon_start=(0, 1),
             epsilon_end=(0, 1),
             epsilon_share=(0, 1),
             lr=(0, math.inf),
             max_norm=(0, math.inf),
             batch_size=(1, math.inf),
+            hidden=(1, math.inf),
         )
 
 

@@ -89,6 +89,7 @@ class QTConfig:
             cosine_updates=(1, math.inf),
             repeats=(1, math.inf),
             target_noise=(0, math.inf),
+            critic_hidden=(1, math.inf),
         )
         if not (self.targets if self.target_returns is None else self.target_returns):
             raise ValueError("targets is empty; name at least one return to aim at")

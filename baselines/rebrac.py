@@ -56,6 +56,7 @@ class ReBRACConfig:
             actor_lr=(0, math.inf),
             critic_lr=(0, math.inf),
             batch_size=(1, math.inf),
+            hidden=(1, math.inf),
         )
 
 

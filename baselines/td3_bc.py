@@ -54,6 +54,7 @@ class TD3BCConfig:
             actor_lr=(0, math.inf),
             critic_lr=(0, math.inf),
             batch_size=(1, math.inf),
+            hidden=(1, math.inf),
         )
 
 

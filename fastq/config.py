@@ -54,10 +54,14 @@ class FastQConfig:
             actor_lr=(0, math.inf),
             critic_lr=(0, math.inf),
             batch_size=(1, math.inf),
+            exploration=(0, 1),
+            discounts=(0, 1),
+            classifier_hidden=(1, math.inf),
+            expert_hidden=(1, math.inf),
+            hidden=(1, math.inf),
         )
-        for name, values in (("exploration", self.exploration), ("discounts", self.discounts)):
-            if not values or not all(0 <= value <= 1 for value in values):
-                raise UsageError(f"{name} must be numbers from 0 to 1, not {list(values)}")
+        if not self.discounts:
+            raise UsageError("discounts must be one number from 0 to 1 at least")
         if list(self.discounts) != sorted(set(self.discounts)):
             raise UsageError(f"discounts must rise, not {list(self.discounts)}")
         if self.acting not in ("mean", "classifier", "q_argmax") and not (

@@ -63,6 +63,11 @@ class Episodes:
     curve_lengths: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     measures: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Every array by its name in the file."""
+        named = {_MEASURE + name: values for name, values in self.measures.items()}
+        return {name: getattr(self, name) for name in _ARRAYS} | named
+
 
 _MEASURE = "measure_"  # begins the name of an array of a measure
 _ARRAYS = tuple(f.name for f in fields(Episodes) if f.name != "measures")
@@ -228,9 +233,7 @@ def to_json(value: Any) -> bytes:
 def write_record(folder: Path, record: Record, episodes: Episodes | None = None) -> None:
     """Writes a record; ``record.json`` comes last, so a folder that has one is complete."""
     if episodes is not None:
-        arrays = {name: getattr(episodes, name) for name in _ARRAYS}
-        arrays |= {_MEASURE + name: values for name, values in episodes.measures.items()}
-        write_atomically(folder / EPISODES_FILE, _packed(arrays))
+        write_atomically(folder / EPISODES_FILE, _packed(episodes.arrays()))
     write_atomically(folder / RECORD_FILE, to_json(asdict(record)))
 
 

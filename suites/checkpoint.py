@@ -174,9 +174,7 @@ class Keeper:
         return None, True, notes
 
     def remove(self) -> None:
-        """Removes the checkpoints of a job whose records are final, its cells' other ones too."""
-        if self.job.keep_checkpoints:
-            return
+        """Removes the checkpoints of a job that needs them no more, its cells' other ones too."""
         for path in self.job.paths:
             remove_checkpoints(Path(self.job.out) / path)
 

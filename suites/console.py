@@ -181,6 +181,8 @@ class Monitor:
             )
 
     def _progress(self, event: Event) -> None:
+        if self.running.get(event.slot) != event.job.name:
+            self._start(event)  # another run had it, and has let go of it
         done, total, what = (event.values[key] for key in ("done", "total", "what"))
         first, since = self.begun.setdefault(event.job.name, (done, event.seconds))
         rate = (done - first) / (event.seconds - since) if event.seconds > since else 0.0

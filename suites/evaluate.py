@@ -19,8 +19,8 @@ from suites.envs import make_vector
 from suites.envs.mujoco import measure_names
 from suites.spaces import is_integer
 
-# Reset seeds are the same for every agent and training seed, and far from those that data is made
-# with (which are 63-bit digests).
+# Reset seeds are the same for every agent and training seed, and below those of fresh episodes
+# (suites/policy.py), of collecting (suites/online.py) and of local data (suites/datasets/play.py).
 CURVE_RESET_SEED = 10_000_000
 FINAL_RESET_SEED = 20_000_000
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ MEASURE_CALLS = 3  # at least, however slow
 WARM_CALLS = 3
 EPISODES = 10  # environments stepped side by side
 MANY = 200  # of those that are stepped by arithmetic on arrays
-TIMEOUT = 120.0  # for all of it
+TIMEOUT = 120.0  # of one process, which measures as many jobs as it can
 PARTS = ("one", "two", "three")  # of made-up rewards
 
 
@@ -58,8 +59,10 @@ def measure(jobs: list[Job]) -> list[Speed | None]:
                 env={**os.environ, **WORKER_ENVIRONMENT},
             )
             lines, died = answer.stdout.splitlines(), answer.returncode != 0
-        except subprocess.TimeoutExpired:
-            lines, died = [], True
+        except subprocess.TimeoutExpired as error:
+            text = (error.stdout or b"").decode()  # whatever text=True says, these are bytes
+            lines = text[: text.rfind("\n") + 1].splitlines()
+            died = not lines  # else time may just have been short: the rest get as much again
         for line in lines:
             values = json.loads(line)
             found.append(None if values is None else Speed(**values))
@@ -115,7 +118,7 @@ def _agent(job: Job) -> tuple[float, float]:
     from baselines.registry import Registry, make_config, needs_of
     from suites.datasets.sampler import Sampler
     from suites.datasets.transforms import Transform
-    from suites.train import make_spec
+    from suites.train import make_spec, synchronize
 
     torch.set_num_threads(1)
     cls = Registry(job.plugins).get(job.agent["name"])
@@ -126,10 +129,10 @@ def _agent(job: Job) -> tuple[float, float]:
     spec = make_spec(job, dataset, transform, needs)
     agent = cls(spec, config, job.seeds)
     sampler = Sampler(dataset, needs, transform, job.seeds, spec)
-    update = 0.0
+    update, wait = 0.0, partial(synchronize, spec.device)
     if job.updates:
         phase = spec.phases[0].name
-        update = _seconds_per_call(lambda: agent.update(sampler.sample(), phase))
+        update = _seconds_per_call(lambda: agent.update(sampler.sample(), phase), wait)
     shape, dtype = (len(job.seeds), EPISODES), spec.torch_dtype()
     width = flatdim(spec.observation_space)
     flags = torch.ones(shape, dtype=torch.bool, device=spec.device)
@@ -144,7 +147,7 @@ def _agent(job: Job) -> tuple[float, float]:
         "noise": noise,
     }
     with torch.no_grad():
-        return update, _seconds_per_call(lambda: agent.act(step))
+        return update, _seconds_per_call(lambda: agent.act(step), wait)
 
 
 def made_up_dataset(task: Mapping[str, Any]) -> Any:
@@ -191,13 +194,15 @@ def made_up_dataset(task: Mapping[str, Any]) -> Any:
     return store.Dataset(None, card, table)
 
 
-def _seconds_per_call(call: Callable[[], object]) -> float:
+def _seconds_per_call(call: Callable[[], object], wait: Callable[[], None]) -> float:
     for _ in range(WARM_CALLS):
         call()
+    wait()
     calls, started = 0, time.perf_counter()
     while calls < MEASURE_CALLS or time.perf_counter() - started < MEASURE_SECONDS:
         call()
         calls += 1
+    wait()
     return (time.perf_counter() - started) / calls
 
 

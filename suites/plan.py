@@ -80,10 +80,11 @@ class SuitePlan:
         """What no label shows: settings given by hand, and who does not learn from the data."""
         settings = ", ".join(self.options.settings)
         said = [f"Settings given with --set: {settings}."] if settings else []
-        sources = {row.label: {p.source for p in row.phases} for row in self.rows if row.cls}
-        online = ", ".join(label for label, found in sources.items() if found == {"replay"})
+        online = ", ".join(row.label for row in self.rows if row.from_nothing)
         if online:
             said.append(f"Learning online from nothing, not from the data: {online}.")
+            if any(cell.draw for cell in self.cells):
+                said.append(f"Trained once, not on every draw of the data: {online}.")
         return said
 
     def to_plan(self) -> Plan:
@@ -363,6 +364,8 @@ def cell_path(identity: Mapping[str, Any], seed: int) -> str:
 def _cells(task: Mapping[str, Any], draw: int, row: Row, options: Options) -> Iterator[Cell]:
     if row.reference and row.cls is not None and task["env_id"] is None:
         return  # a reference does nothing but play episodes
+    if row.from_nothing and draw:
+        return  # it would be the same run again
     identity = identity_of(task, draw, row, options)
     for seed in row.seeds:
         path = cell_path(identity, seed)

@@ -20,12 +20,14 @@ from suites.datasets.history import History
 from suites.datasets.transforms import Transform
 from suites.evaluate import Evaluator, clip_to
 from suites.film import Film
+from suites.online import TRAINING_RESET_SEED
 from suites.spaces import facts_of
 
 # Episode e of the block S is reset with this + S * BLOCK + e: above the seeds of the evaluations
-# during and after training (suites/evaluate.py), far below the data's, which are 63-bit digests.
+# during and after training (suites/evaluate.py), below those of collecting and of local data.
 FRESH_RESET_SEED = 30_000_000
 BLOCK = 1_000_000
+BLOCKS = (TRAINING_RESET_SEED - FRESH_RESET_SEED) // BLOCK
 
 
 @dataclass(frozen=True)
@@ -206,8 +208,8 @@ class Policy:
         """
         if not 1 <= episodes <= BLOCK:
             raise UsageError(f"episodes must be between 1 and {BLOCK:,}, not {episodes}")
-        if not 0 <= seed < BLOCK:
-            raise UsageError(f"the seed must be between 0 and {BLOCK - 1:,}, not {seed}")
+        if not 0 <= seed < BLOCKS:
+            raise UsageError(f"the seed must be between 0 and {BLOCKS - 1:,}, not {seed}")
         first = FRESH_RESET_SEED + seed * BLOCK
         # The reset seed also numbers the evaluation, so that noise is fresh as well.
         return self._play(episodes, first, first, video)
@@ -221,17 +223,24 @@ class Policy:
             record: of the cell that the policy was saved in.
             recorded: the episodes beside it.
             video: as in :meth:`evaluate`.
+
+        Raises:
+            UsageError: if the task has no simulator, or the video cannot be made.
         """
+        self._simulator()
         first = int(recorded.reset_seeds[0])
         return self._play(len(recorded.returns), first, len(record.curve), video)
 
-    def _play(self, episodes: int, first: int, number: int, video: str | Path | None) -> Played:
-        env_id = self.task["env_id"]
-        if env_id is None:
+    def _simulator(self) -> str:
+        if self.task["env_id"] is None:
             raise UsageError(
                 f"{self}: the task has no simulator, so no episodes can be played; name one as "
                 '"env_id" in the data, or use the policy through load_policy and export'
             )
+        return str(self.task["env_id"])
+
+    def _play(self, episodes: int, first: int, number: int, video: str | Path | None) -> Played:
+        env_id = self._simulator()
         film = None if video is None else Film(Path(video), env_id)
         evaluator = Evaluator(env_id, self.spec, [self.seed], self.transform, episodes, first)
         try:

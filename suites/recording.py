@@ -138,7 +138,8 @@ def save(training: Training, final: Evaluation) -> None:
                 if outcome.arrays:
                     write_study(folder, name, outcome.arrays)
             write_record(folder, record, episodes)
-    training.keeper.remove()
+    if not job.keep_checkpoints:
+        training.keeper.remove()
 
 
 def _policy(training: Training) -> dict[str, Any]:

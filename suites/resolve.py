@@ -94,6 +94,11 @@ class Row:
     code: str | None = None  # sha256 of the plugin file that brought the agent
     studies: tuple[str, ...] = ()  # run on every cell once it is trained
 
+    @property
+    def from_nothing(self) -> bool:
+        """Whether it learns from what it collects alone, and from no data."""
+        return bool(self.phases) and all(phase.source == "replay" for phase in self.phases)
+
     def describe(self) -> dict[str, Any]:
         """The record's ``agent`` block."""
         return {

@@ -270,6 +270,7 @@ class Training:
                 self.done += 1
                 if self.done in milestones or self.done in (1, total):
                     check_metrics(metrics, len(self.job.seeds), self.done)
+                    synchronize(self.spec.device)
                 self.seconds["training"] += time.perf_counter() - since
                 if self.done in milestones:
                     self.evaluate(evaluator, phase.name, metrics)
@@ -358,6 +359,12 @@ class Training:
     def evaluating(self) -> None:
         """Hears of every step of an evaluation."""
         self.tell("evaluation")
+
+
+def synchronize(device: str) -> None:
+    """Waits for what a GPU was told to do, before a clock is read."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
 
 
 def train(job: Job, progress: Progress, note: Note) -> None:

@@ -140,7 +140,7 @@ def fields(task: str) -> tuple[str, ...]:
     if path is None:
         return FIELDS
     if (card := d4rl_format.card_of(path)) is not None:
-        return (*card["columns"], *(("policy_groups",) if "policies" in card else ()))
+        return recorded.fields_of(card)
     parts = ("reward_parts",) if wanted.domain == "locomotion" else ()
     ids = ("policy_ids", "policy_groups") if _split_row(task, path) is not None else ()
     return (*FIELDS, *ids, *parts)
@@ -232,8 +232,7 @@ def _convert(task: str, wanted: dict[str, Any]) -> tuple[Log, dict[str, Any]]:
         "reward_parts": [],
     }
     if log.card is not None:
-        kept = ("reward_parts", "policies", "recipe")
-        return log, {**facts, "url": "", **{k: log.card[k] for k in kept if k in log.card}}
+        return log, {**facts, "url": "", **recorded.facts_of(log.card)}
     if wanted["policies_split"] is not None:
         first, second, row = wanted["policies_split"]
         ids = (np.arange(len(log.fields["rewards"])) >= _kept_before(path, row, env.horizon)) * 1.0

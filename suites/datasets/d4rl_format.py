@@ -70,7 +70,7 @@ def card_of(path: Path) -> dict[str, Any] | None:
         return None
     try:
         card = json.loads(text)
-        return {**card, "env_id": str(card["env_id"]), "columns": dict(card["columns"])}
+        return {**card, "env_id": card["env_id"], "columns": dict(card["columns"])}
     except (ValueError, TypeError, KeyError):
         raise DatasetError(f"{path}: attribute {MARK}: not a dataset's card; {_REMEDY}") from None
 

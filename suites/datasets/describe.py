@@ -95,7 +95,7 @@ def describe(data: Dataset) -> str:
     if scores is not None:
         shown = [_row("score", [f"{v:.1f}" for v in np.quantile(scores, QUANTILES)], scores.mean())]
     lines = [
-        f"{card['task']} ({card['env_id']}), seed {card['seed']}"
+        f"{card['task']} ({card['env_id']}), seed {card.get('seed', 0)}"
         + (f", MuJoCo {card['mujoco']}" if "mujoco" in card else ""),
         f"{len(data.table):,} transitions of {data.table.shape[1]} numbers, "
         f"{data.table.nbytes / 1e6:,.0f} MB, sha256 {card.get('sha256', '')[:16]}",
@@ -142,7 +142,7 @@ def _policy_lines(card: dict[str, Any]) -> list[str]:
         if mean is not None:
             score = _scores(card, np.array(mean))
             shown = (f"{mean:.0f}", "-" if score is None else f"{float(score):.1f}")
-        noise = "-" if policy["noise"] is None else f"{policy['noise']:.2f}"
+        noise = "-" if policy.get("noise") is None else f"{policy['noise']:.2f}"
         lines.append(
             f"{policy['name']:<16}{noise:>6}{policy['share']:>8.1%}"
             f"{policy['episodes']:>10,}{shown[0]:>8}{shown[1]:>7}  {group}"
@@ -174,7 +174,7 @@ def draw(data: Dataset, path: Path) -> None:
     card = data.card
     returns, lengths = data.episodes()
     figure = Figure(figsize=(10, 7), layout="constrained")
-    figure.suptitle(f"{card['task']}, seed {card['seed']}: {len(data.table):,} transitions")
+    figure.suptitle(f"{card['task']}, seed {card.get('seed', 0)}: {len(data.table):,} transitions")
     axes = figure.subplots(2, 2)
 
     owners = np.zeros(len(returns), np.int64)

@@ -31,7 +31,7 @@ from suites.datasets import OwnTask, recorded, store, task_label
 from suites.datasets.d4rl_format import MARK, Log, log_of
 from suites.datasets.store import DatasetError
 
-CONVERSION = 1  # raised whenever the same dataset would give other rows
+CONVERSION = 2  # raised whenever the same dataset would give other rows
 FIELDS: tuple[str, ...] = store.REQUIRED
 EPISODES = f"{MARK}_episodes"  # metadata of our own: episodes of a log that had more rows
 INFOS = MARK  # the group of an episode's infos that holds our other fields
@@ -227,8 +227,7 @@ def _convert(
     fields = {name: np.concatenate(values) for name, values in columns.items()}
     facts: dict[str, Any] = {"horizon": horizon, "reward_parts": []}
     if card is not None:
-        kept = ("reward_parts", "policies", "recipe", "horizon")
-        facts |= {key: card[key] for key in kept if key in card}
+        facts |= recorded.facts_of(card)
     logged = metadata.get(EPISODES)
     if logged is not None:
         return Log(fields, np.array(logged, np.float64).reshape(-1, 3), card, whole=False), facts
@@ -393,10 +392,8 @@ def _card(task: str, metadata: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _fields(metadata: dict[str, Any]) -> tuple[str, ...]:
-    if MARK not in metadata:
-        return FIELDS
-    card = _card("", metadata) or {}
-    return (*card["columns"], *(("policy_groups",) if card.get("policies") else ()))
+    card = _card("", metadata)
+    return FIELDS if card is None else recorded.fields_of(card)
 
 
 def _root() -> Path:

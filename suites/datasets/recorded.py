@@ -19,6 +19,22 @@ from suites.datasets.store import DatasetError
 
 Progress = download.Progress
 
+# What only the card of an exported dataset tells; all else is measured on its rows.
+_TOLD = (
+    *("reward_parts", "policies", "recipe", "horizon", "measure_names", "history", "static"),
+    "held_out_transitions",
+)
+
+
+def facts_of(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What the new card of an exported dataset takes from its old one."""
+    return {name: card[name] for name in _TOLD if name in card}
+
+
+def fields_of(card: Mapping[str, Any]) -> tuple[str, ...]:
+    """What every transition of an exported dataset has."""
+    return (*card["columns"], *(("policy_groups",) if card.get("policies") else ()))
+
 
 def place_of(identity: Mapping[str, Any]) -> Path:
     """Where a dataset lies in the cache; it need not exist."""
@@ -78,7 +94,7 @@ def ensure(identity: Mapping[str, Any], convert: Callable[[], tuple[Log, dict[st
     Args:
         identity: with "source", "task", "id" and the "transitions" asked for (None for all).
         convert: reads the log, and says what else the card should say: "horizon", and where they
-            are known "environment" (of the catalogue), "reward_parts", "policies".
+            are known "environment" (of the catalogue) and those of :func:`facts_of`.
 
     Raises:
         DatasetError: if the log cannot be used.
@@ -88,7 +104,7 @@ def ensure(identity: Mapping[str, Any], convert: Callable[[], tuple[Log, dict[st
     def make() -> None:
         log, facts = convert()
         if identity["transitions"] is not None:
-            log = shortened(log, identity["transitions"], facts["horizon"])
+            log, facts = shortened(log, identity["transitions"], facts)
         card = {**identity, **facts, "seed": 0, **measure(task, log, facts)}
         card["observation_shape"] = list(log.fields["observations"].shape[1:])
         card["action_shape"] = list(log.fields["actions"].shape[1:])
@@ -132,12 +148,15 @@ def measure(task: str, log: Log, facts: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def shortened(log: Log, size: int, horizon: int | None) -> Log:
-    """About ``size`` rows of whole episodes that lie evenly over the log; the last may be cut."""
+def shortened(log: Log, size: int, facts: dict[str, Any]) -> tuple[Log, dict[str, Any]]:
+    """About ``size`` rows of whole episodes that lie evenly over the log; the last may be cut.
+
+    The facts say how many of these rows are held out.
+    """
     ends = (log.fields["terminations"] > 0) | (log.fields["truncations"] > 0)
     rows = len(ends)
     if size >= rows:
-        return log
+        return log, facts
     stops = np.unique(np.append(np.flatnonzero(ends) + 1, rows))
     starts = np.concatenate(([0], stops[:-1]))
     lengths = stops - starts
@@ -152,8 +171,10 @@ def shortened(log: Log, size: int, horizon: int | None) -> Log:
     if not fields["terminations"][-1] > 0:
         fields["truncations"] = fields["truncations"].copy()
         fields["truncations"][-1] = 1
+    if held_out := facts.get("held_out_transitions", 0):
+        facts = {**facts, "held_out_transitions": int((index >= rows - held_out).sum())}
     if log.whole:
-        return log_of(fields, horizon, log.card)
+        return log_of(fields, facts["horizon"], log.card), facts
     # Of the log's episodes those whose last row is still there, and where it is now.
     where = {int(row): new for new, row in enumerate(index.tolist())}
     episodes = [
@@ -161,4 +182,5 @@ def shortened(log: Log, size: int, horizon: int | None) -> Log:
         for episode_return, length, last in log.episodes.tolist()
         if int(last) in where
     ]
-    return replace(log, fields=fields, episodes=np.array(episodes, np.float64).reshape(-1, 3))
+    episodes_left = np.array(episodes, np.float64).reshape(-1, 3)
+    return replace(log, fields=fields, episodes=episodes_left), facts

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from measured import write_measured
 
 from analysis.compare import main
 from analysis.comparison import ALL_TASKS
@@ -62,6 +63,23 @@ def test_one_bit_of_one_episode_is_seen(make: Make, tmp_path: Path, array: str) 
     what = [change.what for change in found.changes]
     starts = ["start states of the final evaluation"]
     assert what == (starts if array == "reset_seeds" else [])
+
+
+def test_one_bit_of_one_measure_is_seen(tmp_path: Path) -> None:
+    for name in "ab":
+        write_measured(tmp_path / name, agents=("random", "bc"), seeds=2)
+    assert compare_folders(tmp_path / "a", tmp_path / "b").identical == 3
+    file = next((tmp_path / "b").glob("cells/*/*/bc/*-seed1/episodes.npz"))
+    with np.load(file) as kept:
+        arrays = dict(kept)
+    measure = next(name for name in arrays if name.startswith("measure_"))
+    arrays[measure][0] = np.nextafter(arrays[measure][0], np.inf)
+    np.savez(file, **arrays)
+    found = compare_folders(tmp_path / "a", tmp_path / "b")
+    assert [pair.key.seed for pair in found.pairs if not pair.identical] == [1]
+    del arrays[measure]
+    np.savez(file, **arrays)
+    assert compare_folders(tmp_path / "a", tmp_path / "b").identical == 2
 
 
 def test_without_episodes_scores_and_curves_must_agree(make: Make, tmp_path: Path) -> None:

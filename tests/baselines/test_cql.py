@@ -446,7 +446,9 @@ def test_presets_build(preset: str) -> None:
         ({"samples": 0}, "here: samples must be at least 1, not 0"),
         ({"weight": -1}, "here: weight must be at least 0, not -1"),
         ({"discount": 1.5}, "here: discount must be from 0 to 1, not 1.5"),
-        ({"log_std_min": 3}, "here: log_std_min must be at most log_std_max 2, not 3"),
+        ({"log_std_min": 3}, "here: log_std_max must be at least 3, not 2"),
+        ({"lagrange": -1.0}, "here: lagrange must be at least 0, not -1"),
+        ({"hidden": (64, 0)}, "here: hidden must be at least 1, not 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str) -> None:

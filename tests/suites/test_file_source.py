@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from own_data import logs, save
 
+from suites.datasets import __main__ as command
 from suites.datasets import file, file_read, own_task, store
 from suites.datasets.file_layout import Content, check
 from suites.datasets.groups import policy_groups
@@ -488,6 +489,15 @@ def test_a_file_is_converted_once_and_never_taken_for_another(tmp_path: Path) ->
     assert file.ensure(task.key) != folder
     with pytest.raises(DatasetError, match="one draw; leave --dataset-seeds out"):
         file.identity(task.key, seed=1)
+
+
+def test_a_file_of_data_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = len(logs()["rewards"])
+    path = save(tmp_path / "logs.npz", logs(policy_ids=np.arange(rows) % 2))
+    assert command.main(["describe", str(path), "--source", "file"]) == 0
+    shown = capsys.readouterr().out
+    assert "policy 1" in shown
+    assert f"{rows:,} transitions" in shown
 
 
 def test_episodes_are_held_out_where_nothing_else_can_judge(tmp_path: Path) -> None:

@@ -279,6 +279,32 @@ def test_episodes_of_a_log_with_more_rows_come_back(root: Path, tmp_path: Path) 
     same(ours, store.load(minari_source.ensure(export.minari_id(ours))))
 
 
+def test_what_is_held_out_and_what_was_measured_come_back(root: Path) -> None:
+    ours = store.load(local.ensure("sepsis-clinician-small", 2000))
+    export.export(ours, "minari", root)
+    name = export.minari_id(ours)
+    back = store.load(minari_source.ensure(name))
+    same(ours, back)
+    for mine, theirs in zip(ours.split(), back.split(), strict=True):
+        assert mine is not None and theirs is not None
+        assert np.array_equal(mine.column("rewards"), theirs.column("rewards"))
+    fewer = store.load(minari_source.ensure(name, 1000)).split()
+    assert fewer[1] is not None
+    assert sum(len(part.table) for part in fewer if part) == 1000
+    known = {row.tobytes() for row in ours.split()[0].column("observations")}
+    held_out = {row.tobytes() for row in ours.split()[1].column("observations")}  # type: ignore[union-attr]
+    for part, whole in zip(fewer, (known, held_out), strict=True):
+        assert part is not None
+        assert {row.tobytes() for row in part.column("observations")} <= whole
+
+    players = store.load(local.ensure("players-0-overlap-50", 2000))
+    export.export(players, "minari", root)
+    again = store.load(minari_source.ensure(export.minari_id(players))).episode_measures()
+    assert again
+    for measure, values in players.episode_measures().items():
+        np.testing.assert_array_equal(values, again[measure])
+
+
 def test_what_minari_has_no_place_for_is_refused(hopper: store.Dataset, root: Path) -> None:
     table = hopper.table.copy()
     start, _ = hopper.card["columns"]["next_observations"]

@@ -200,6 +200,8 @@ def test_verbs_on_unscored_runs(ran: Path, capsys: pytest.CaptureFixture[str]) -
     plant, robot = folders["plant", "bc"], folders["robot", "bc"]
     assert main(["evaluate", plant]) == 2
     assert "the task has no simulator, so no episodes can be played" in capsys.readouterr().err
+    assert main(["evaluate", plant, "--same-episodes"]) == 2
+    assert "the task has no simulator, so no episodes can be played" in capsys.readouterr().err
     to = ran / "episodes.json"
     assert main(["evaluate", robot, "--episodes", "2", "--to", str(to)]) == 0
     assert [episode["score"] for episode in json.loads(to.read_text())["episodes"]] == [None] * 2

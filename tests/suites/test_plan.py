@@ -90,6 +90,14 @@ def test_draws_of_the_data_are_cells_of_their_own(manifest: Path) -> None:
         plan(manifest, dataset_seeds=0)
 
 
+def test_who_learns_from_no_data_learns_once(manifest: Path) -> None:
+    manifest.write_text(manifest.read_text().replace("[bc, td3_bc, iql]", "[dqn, bc]"))
+    made = plan(manifest, tasks=["hopper-random"], dataset_seeds=3)
+    assert len(paths(made, "dqn")) == 2
+    assert len(paths(made, "bc")) == 3 * 2
+    assert made.remarks[-1] == "Trained once, not on every draw of the data: dqn."
+
+
 def test_behaviour_cloning_is_always_there(manifest: Path) -> None:
     assert [row.label for row in plan(manifest, agents=["iql"]).rows][-2:] == ["bc", "iql"]
 

@@ -19,7 +19,8 @@ from results.record import Episodes
 from suites.datasets.transforms import Transform
 from suites.evaluate import CURVE_RESET_SEED, FINAL_RESET_SEED, Evaluator
 from suites.export import ExportError, export_policy
-from suites.policy import BLOCK, FRESH_RESET_SEED, Policy, read_policy
+from suites.online import TRAINING_RESET_SEED
+from suites.policy import BLOCK, BLOCKS, FRESH_RESET_SEED, Policy, read_policy
 
 ENV_ID = "Hopper-v5"
 SEEDS = [4, 9]
@@ -106,7 +107,9 @@ def test_fresh_episodes_are_fresh() -> None:
     assert not set(first.reset_seeds) & set(second.reset_seeds)
     assert not np.array_equal(first.returns, second.returns)
     assert CURVE_RESET_SEED < FINAL_RESET_SEED < FRESH_RESET_SEED
-    for episodes, seed in ((0, 0), (BLOCK + 1, 0), (1, -1), (1, BLOCK)):
+    last = policy.evaluate(2, BLOCKS - 1).reset_seeds[0]
+    assert TRAINING_RESET_SEED - 2 * BLOCK < last <= TRAINING_RESET_SEED - BLOCK
+    for episodes, seed in ((0, 0), (BLOCK + 1, 0), (1, -1), (1, BLOCKS)):
         with pytest.raises(UsageError, match="must be between"):
             policy.evaluate(episodes, seed)
 

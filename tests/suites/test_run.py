@@ -168,6 +168,7 @@ def test_broken_plugins_fail_their_own_cells_only(
     out = tmp_path / "runs"
     command = [str(finished / "tiny.yaml"), "--out", str(out), "--tasks", "hopper-random"]
     command += ["--plugin", str(plugin), "--seeds", "1", "--jobs", "2"]
+    command += ["--keep-checkpoints", "--checkpoint-seconds", "0"]
     assert main(command) == 1
     by_label = {record.agent["label"]: record for _, record in records(out)}
     expected = {
@@ -196,7 +197,9 @@ def test_broken_plugins_fail_their_own_cells_only(
     plugin.write_text(FAULTS.replace("if self.updates == 3:", "if False:"))
     assert main([*command, "--retry"]) == 1  # ... until one asks
     assert capsys.readouterr().out.count("FAILED") == len(expected) - 1
-    assert {r.agent["label"]: r for _, r in records(out)}["raises"].status == "done"
+    mended = {r.agent["label"]: r for _, r in records(out)}["raises"]
+    assert mended.status == "done"
+    assert not mended.resumes  # it began anew
     main([*command, "--dry-run"])
     assert '1 finished run of "chatty" came from another text' in capsys.readouterr().out
 
