@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from analysis.stats import (
+    BAND_REPETITIONS,
     MINIMUM_RUNS_FOR_CLAIMS,
+    SEED,
     Estimate,
     FloatArray,
     IntArray,
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
 ALL_TASKS = "all tasks"
 LEVEL = 0.05  # family-wise, after Holm
-PROFILE_REPETITIONS = 2000  # rliable's choice; a band needs less than a printed number
-_SEED = 0  # of every bootstrap, so that the same records give the same report
 _FIRST = ("random", "behaviour", "bc")  # the yardsticks, in table order
 _NAMED_GAPS = 5
 
@@ -297,7 +297,7 @@ def aggregate_rows(comparison: Comparison) -> list[AggregateRow]:
             estimate=estimate_aggregates(
                 scores[:, columns],
                 comparison.draws.get(agent),
-                rng=np.random.default_rng(_SEED),
+                rng=np.random.default_rng(SEED),
             ),
         )
         for group, columns in comparison.groups.items()
@@ -313,7 +313,7 @@ def pairs(comparison: Comparison) -> list[Pair]:
             x, y = y, x
         ours, theirs = comparison.scores[x], comparison.scores[y]
         draws = comparison.draws.get(x), comparison.draws.get(y)
-        value = estimate_improvement(ours, theirs, draws, rng=np.random.default_rng(_SEED))
+        value = estimate_improvement(ours, theirs, draws, rng=np.random.default_rng(SEED))
         p = exact_p_value(unit_means(ours, draws[0]), unit_means(theirs, draws[1]))
         found.append((x, y, value, p))
     adjusted = holm([p for *_, p in found])
@@ -337,8 +337,8 @@ def profiles(comparison: Comparison, points: int = 201) -> tuple[FloatArray, dic
             scores,
             taus,
             comparison.draws.get(agent),
-            rng=np.random.default_rng(_SEED),
-            repetitions=PROFILE_REPETITIONS,
+            rng=np.random.default_rng(SEED),
+            repetitions=BAND_REPETITIONS,
         )
         for agent, scores in comparison.scores.items()
     }

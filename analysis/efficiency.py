@@ -27,7 +27,7 @@ from analysis.comparison import (
     pairs,
 )
 from analysis.frame import Run
-from analysis.stats import AGGREGATES, INTERVALS, Estimate, FloatArray, estimate, mean
+from analysis.stats import AGGREGATES, INTERVALS, SEED, Estimate, FloatArray, estimate, mean
 from analysis.studies import Section
 from analysis.text import csv_text, interval, p_value
 from results.record import Plan
@@ -44,8 +44,6 @@ TEXT = (
 THRESHOLDS = (50.0, 75.0, 90.0)  # scores
 LEAST_AREA = 1.0  # of means that are divided: below it a ratio says nothing
 MOST_PAIRS = 3  # that are all told of; of more only those that are separated
-REPETITIONS = 2000  # of the bands of curves, which need less than a printed number
-_SEED = 0  # of every bootstrap, so that the same records give the same report
 
 
 @dataclass(frozen=True)
@@ -157,19 +155,9 @@ def _curve(run: Run) -> tuple[FloatArray, FloatArray]:
     return steps, np.array([points[step] for step in steps])
 
 
-def band(cell: Cell) -> Estimate:
-    """The mean score over runs at every step, ``[P]``, with pointwise intervals."""
-    return estimate(
-        lambda scores: scores.mean(axis=-2),
-        cell.scores,
-        rng=np.random.default_rng(_SEED),
-        repetitions=REPETITIONS,
-    )
-
-
 def mean_area(cell: Cell) -> Estimate:
     """The mean area over runs, with its interval."""
-    return estimate(mean, cell.areas[:, None], rng=np.random.default_rng(_SEED))
+    return estimate(mean, cell.areas[:, None], rng=np.random.default_rng(SEED))
 
 
 def ratio(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Estimate:
@@ -177,7 +165,7 @@ def ratio(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Estimate:
 
     Means below ``LEAST_AREA`` count as that much.
     """
-    return estimate(_ratios, *_matrices(ours, theirs), rng=np.random.default_rng(_SEED))
+    return estimate(_ratios, *_matrices(ours, theirs), rng=np.random.default_rng(SEED))
 
 
 def growth(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Estimate:
@@ -192,7 +180,7 @@ def growth(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Estimate:
         found = _ratios(x, y)
         return np.asarray(found[..., -1] / found[..., 0])
 
-    return estimate(grown, *_matrices(ours, theirs), rng=np.random.default_rng(_SEED))
+    return estimate(grown, *_matrices(ours, theirs), rng=np.random.default_rng(SEED))
 
 
 def _ratios(x: FloatArray, y: FloatArray) -> FloatArray:

@@ -18,6 +18,7 @@ from analysis.comparison import (
     scored_tasks,
 )
 from analysis.frame import Run
+from analysis.text import slug
 from analysis.tuning import TunedCurve
 from results.record import Plan, write_atomically
 
@@ -97,7 +98,7 @@ def score_figures(
         tasks = [str(task["id"]) for task in plan.tasks if task["id"] in begun]
         if tasks:
             add(
-                f"curves-{_slug(environment)}",
+                f"curves-{slug(environment)}",
                 "curves",
                 f"{environment}: score over gradient updates, mean and one standard deviation over "
                 "runs.",
@@ -212,7 +213,7 @@ def measure_figures(
         here = [change for change in changes if change.base == base]
         drawn = plots_relative.measure_changes(here, plots.looks(agents))
         if drawn is not None:
-            name = f"{measures.STUDY}-{_slug(base)}"
+            name = f"{measures.STUDY}-{slug(base)}"
             caption = plots_relative.CHANGES_CAPTION.format(base=base)
             drawing = plots.draw(drawn, name, plan.watermark)
             figures.append(PageFigure(name, f"study-{measures.STUDY}", caption, drawing))
@@ -231,10 +232,6 @@ def overlap_figures(
     caption = plots_relative.OVERLAP_CAPTION.format(base=points[0].base)
     drawing = plots.draw(drawn, overlap.STUDY, plan.watermark)
     return [PageFigure(overlap.STUDY, f"study-{overlap.STUDY}", caption, drawing)]
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
 
 
 def write_figures(folder: Path, figures: Iterable[PageFigure]) -> None:

@@ -36,7 +36,7 @@ RUN_COLUMNS = (
     "seed",
     "draw",  # seed of the dataset: runs of one draw saw the same data, 0 where it has no seed
     "score",  # final evaluation of the last policy, D4RL's scale; NaN where there is none
-    "last10",  # mean score of the last ten evaluations during training
+    "last10_score",  # mean score of the last ten evaluations during training
     "return_mean",  # raw return, mean over the final episodes
     "return_std",
     "length_mean",  # steps
@@ -302,7 +302,7 @@ def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dic
         "seed": run.seed,
         "draw": run.draw,
         "score": run.score,
-        "last10": float(final.get("last10_score", math.nan)),
+        "last10_score": float(final.get("last10_score", math.nan)),
         "return_mean": return_mean,
         "return_std": float(final.get("return_std", math.nan)),
         "length_mean": float(final.get("length_mean", math.nan)),

@@ -21,10 +21,9 @@ import numpy as np
 from analysis.comparison import ALL_TASKS
 from analysis.details import flat
 from analysis.frame import Run, collect, read_evaluations
-from analysis.stats import MINIMUM_RUNS_FOR_CLAIMS, Estimate, FloatArray, estimate, mean
+from analysis.stats import MINIMUM_RUNS_FOR_CLAIMS, SEED, Estimate, FloatArray, estimate, mean
 from results.record import PLAN_FILE, Episodes, RecordError, read_plan
 
-_SEED = 0  # of every bootstrap, so that the same folders give the same page
 _LONG = 24  # letters from which on a digest is cut
 
 
@@ -326,7 +325,7 @@ def _row(source: str, budget: str, task: str, agent: str, found: list[list[Pair]
         identical=sum(pair.identical for pair in everything),
         mean_a=float(a.mean()),
         mean_b=float(b.mean()),
-        estimate=estimate(mean, b - a, rng=np.random.default_rng(_SEED)),
+        estimate=estimate(mean, b - a, rng=np.random.default_rng(SEED)),
         time_ratio=after / before if before > 0 else math.nan,
     )
 

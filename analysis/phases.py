@@ -7,14 +7,22 @@ A run has both where its last phases collect in the environment and an earlier o
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from analysis.frame import Run
-from analysis.stats import INTERVALS, Estimate, FloatArray, IntArray, estimate, mean
+from analysis.stats import (
+    INTERVALS,
+    SEED,
+    Estimate,
+    FloatArray,
+    IntArray,
+    equal_draws,
+    estimate,
+    mean,
+)
 from analysis.studies import Section
 from analysis.text import csv_text, interval
 
@@ -29,8 +37,6 @@ NOTE = (
     "Offline scores are those of an evaluation during training, online scores those of the final "
     "one, which may have more episodes."
 )
-REPETITIONS = 2000  # of the bands of curves, which need less than a printed number
-_SEED = 0  # of every bootstrap, so that the same records give the same report
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,7 @@ class Cell:
     @property
     def draws(self) -> IntArray | None:
         """The draw of the data of each run; None where they are not equally many in each."""
-        found = [draw for draw, _ in self.keys]
-        return np.array(found) if len(set(Counter(found).values())) == 1 else None
+        return equal_draws([draw for draw, _ in self.keys])
 
 
 def find(runs: Iterable[Run]) -> list[Cell]:
@@ -119,20 +124,9 @@ def estimates(cell: Cell) -> dict[str, Estimate]:
         "gain": cell.online - cell.offline,
     }
     return {
-        name: estimate(mean, values[:, None], rng=np.random.default_rng(_SEED), draws=[cell.draws])
+        name: estimate(mean, values[:, None], rng=np.random.default_rng(SEED), draws=[cell.draws])
         for name, values in numbers.items()
     }
-
-
-def band(cell: Cell) -> Estimate:
-    """The mean score over runs at every step, ``[P]``, with pointwise intervals."""
-    return estimate(
-        lambda scores: scores.mean(axis=-2),
-        cell.scores,
-        rng=np.random.default_rng(_SEED),
-        repetitions=REPETITIONS,
-        draws=[cell.draws],
-    )
 
 
 def section(cells: Sequence[Cell]) -> Section | None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.efficiency import Cell, band, by_size, mean_area, ratio
+from analysis.efficiency import Cell, by_size, mean_area, ratio
 from analysis.plots import _STYLE, Look, _legend, _panels
 from analysis.plots_steps import step_curves
-from analysis.stats import Estimate, FloatArray
+from analysis.stats import Estimate, FloatArray, band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def efficiency_curves(cells: Sequence[Cell], look: Mapping[str, Look]) -> Figure
         cells: at least one, from :func:`analysis.efficiency.find`.
         look: agents in legend order.
     """
-    bands = [band(cell) for cell in cells]
+    bands = [band(cell.scores) for cell in cells]
     figure, panels = step_curves(cells, bands, look, height=2.6, alpha=0.18)
     for cell, found in zip(cells, bands, strict=True):
         panels[cell.task].plot(

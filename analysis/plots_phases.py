@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from analysis.phases import Cell, band
+from analysis.phases import Cell
 from analysis.plots import _COLUMNS, Look
 from analysis.plots_steps import step_curves
+from analysis.stats import band
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ def online_curves(cells: Sequence[Cell], look: Mapping[str, Look]) -> Figure:
         cells: at least one, from :func:`analysis.phases.find`.
         look: agents in legend order.
     """
-    bands = [band(cell) for cell in cells]
+    bands = [band(cell.scores, cell.draws) for cell in cells]
     figure, panels = step_curves(cells, bands, look, height=2.3, alpha=0.15)
     axes = list(panels.values())
     for axis in axes:

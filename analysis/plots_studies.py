@@ -32,6 +32,7 @@ from analysis.studies import (
     relative_bias,
     relative_error,
 )
+from analysis.text import slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,15 +86,11 @@ def study_figures(
 def _coefficients(cells: Cells, agents: Mapping[str, Look]) -> Iterator[StudyFigure]:
     for task, figure in plots_coefficients.by_task(cells, agents, "coefficients"):
         caption = f"{task}: {plots_coefficients.CAPTION}"
-        yield StudyFigure(f"coefficients-{_file(task)}", caption, figure, [task])
+        yield StudyFigure(f"coefficients-{slug(task)}", caption, figure, [task])
 
 
 def _tasks(cells: Cells) -> list[str]:
     return list(dict.fromkeys(task for task, _ in cells))
-
-
-def _file(task: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in task)
 
 
 # Bars -----------------------------------------------------------------------------------------
@@ -227,7 +224,7 @@ def _balance(cells: Cells, agents: Mapping[str, Look]) -> Iterator[StudyFigure]:
         ][:_MOST_PICTURES]
         if rows:
             yield StudyFigure(
-                f"balance-states-{_file(task)}",
+                f"balance-states-{slug(task)}",
                 f"{task}: t-SNE of logged states in the representation before and after balancing, "
                 "coloured by the group of policies that acted (0 has the lowest returns); one run "
                 "of each agent, six agents at most. A picture, not a measurement: t-SNE keeps "
@@ -386,7 +383,7 @@ def _scatter(
         ]
         _legend(figure, handles, labels)
     yield StudyFigure(
-        f"{study}-values-{_file(task)}",
+        f"{study}-values-{slug(task)}",
         f"{task}: predicted Q against the measured discounted return, a point per state and first "
         "action, one run of each agent. Dashed: equal.",
         figure,

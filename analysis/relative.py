@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.comparison import Agent, Scores, scores_by_cell
-from analysis.stats import Estimate, FloatArray, estimate, mean
+from analysis.stats import SEED, Estimate, FloatArray, estimate, mean
 from analysis.text import bullets, markdown
 from results.record import Plan
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BASELINE = "td3_bc"  # the agent that others are set against
-_SEED = 0  # of every bootstrap, so that the same records give the same report
 
 Numbers = Mapping[str, Mapping[int, Sequence[float]]]  # of runs, by task and draw of the data
 Comparing = Callable[[FloatArray, FloatArray], FloatArray]
@@ -185,7 +184,7 @@ def against(ours: Numbers, theirs: Numbers, compared: Comparing, known: bool = F
         compared: maps two arrays of means to an array of comparisons.
         known: whether theirs has no luck of its own to resample, as the mean of a dataset.
     """
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     tasks = list(ours)
     one, other = (np.array([_mean(side[task]) for task in tasks]) for side in (ours, theirs))
     if len(tasks) > 1:

@@ -29,6 +29,8 @@ Method = Literal["calibrated", "percentile"]
 
 OPTIMALITY_THRESHOLD = 100.0  # score of the expert on D4RL's scale
 CONFIDENCE = 0.95
+SEED = 0  # of every bootstrap, so that the same records give the same report
+BAND_REPETITIONS = 2000  # rliable's choice; a band needs less than a printed number
 MINIMUM_RUNS_FOR_CLAIMS = 5  # below this a verdict would rest on too little
 INTERVALS = (
     f"Nominal {100 * CONFIDENCE:.0f} % intervals from a stratified bootstrap over runs, widened "
@@ -203,6 +205,26 @@ def estimate(
         low = np.clip(value - factor * (value - low), bounds[0], value)
         high = np.clip(value + factor * (high - value), value, bounds[1])
     return Estimate(value, low, high, runs, units)
+
+
+def equal_draws(draws: npt.ArrayLike) -> IntArray | None:
+    """Draws of the data by run ``[n]``, as :func:`estimate` takes them.
+
+    None where draws have unequally many runs, so that runs are all there is to resample.
+    """
+    found = np.asarray(draws, np.int64)
+    return found if len(set(np.unique(found, return_counts=True)[1].tolist())) == 1 else None
+
+
+def band(scores: FloatArray, draws: IntArray | None = None) -> Estimate:
+    """The mean over runs at every point of curves ``[n, P]``, with pointwise intervals ``[P]``."""
+    return estimate(
+        lambda sample: sample.mean(axis=-2),
+        scores,
+        rng=np.random.default_rng(SEED),
+        repetitions=BAND_REPETITIONS,
+        draws=[draws],
+    )
 
 
 def estimate_aggregates(scores: FloatArray, draws: IntArray | None = None, **how: Any) -> Estimate:

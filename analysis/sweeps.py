@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.frame import Run
-from analysis.stats import Estimate, FloatArray, IntArray, estimate, mean
+from analysis.stats import SEED, Estimate, FloatArray, equal_draws, estimate, mean
 from analysis.studies import Section
 from analysis.text import csv_text, interval
 from results.record import to_json
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 STUDY = "sweeps"
 FEWEST = 3  # values that make a sweep
-_SEED = 0  # of every bootstrap, so that the same records give the same report
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,8 @@ def _estimate(scores: pd.DataFrame, task: str, label: str) -> Estimate | None:
     if own.empty:
         return None
     values: FloatArray = own["score"].to_numpy(float)[:, None]
-    draws: IntArray = own["draw"].to_numpy(np.int64)
-    alike = len(set(np.unique(draws, return_counts=True)[1].tolist())) == 1
-    rng = np.random.default_rng(_SEED)
-    return estimate(mean, values, rng=rng, draws=[draws if alike else None])
+    rng = np.random.default_rng(SEED)
+    return estimate(mean, values, rng=rng, draws=[equal_draws(own["draw"])])
 
 
 def value_text(value: Any) -> str:

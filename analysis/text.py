@@ -17,6 +17,11 @@ def interval(value: float, low: float, high: float, digits: int = 1) -> str:
     return f"{value:.{digits}f}{bounds}"
 
 
+def slug(name: str) -> str:
+    """A name as a part of a file's name."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
+
+
 def p_value(p: float) -> str:
     """Three digits are as many as a p-value is worth."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

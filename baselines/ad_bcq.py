@@ -29,7 +29,7 @@ from torch.nn.functional import smooth_l1_loss
 from baselines.common import Noise, Parameters
 from baselines.constrained import BatchConstrained, ConstrainedConfig, pick
 from baselines.contract import Batch, Metrics, Spec
-from baselines.factor_model import DecomposedConfig, FactorModel, marginal_batches
+from baselines.factor_model import DecomposedConfig, marginal_batches
 from baselines.factored import Mixer
 
 
@@ -60,17 +60,9 @@ class ADBCQ(BatchConstrained):
         )
         self.warmup = config.model_warmup * sum(phase.updates for phase in spec.phases)
         self.rows = math.ceil(config.batch_size / self.factors.count)  # of B, in every B_k
-        self.model: FactorModel | None = None
-        if config.augmentation and config.synthetic != "marginal":
-            self.model = self.parts["model"] = FactorModel(
-                spec,
-                self.factors,
-                Noise.for_seeds(seeds, "model", device=device, dtype=dtype),
-                synthetic=config.synthetic,
-                hidden=config.model_hidden,
-                lr=config.model_lr,
-                noise=config.model_noise,
-            )
+        self.model = config.make_model(spec, self.factors, seeds)
+        if self.model is not None:
+            self.parts["model"] = self.model
 
     def first_weights(self, init: Noise) -> Parameters:
         self.mixer = Mixer(self.config.mixer, self.factors.count, self.config.mixer_hidden)

@@ -27,7 +27,7 @@ from torch import Tensor
 from baselines.common import Noise, Parameters
 from baselines.config import UsageError
 from baselines.contract import Batch, Metrics, Spec
-from baselines.factor_model import DecomposedConfig, FactorModel, marginal_batches
+from baselines.factor_model import DecomposedConfig, marginal_batches
 from baselines.factored import Mixer
 from baselines.q_learning import QLearner, QLearningConfig
 
@@ -57,17 +57,9 @@ class ADDQN(QLearner):
 
     def __init__(self, spec: Spec, config: ADDQNConfig, seeds: Sequence[int]) -> None:
         super().__init__(spec, config, seeds)
-        self.model: FactorModel | None = None
-        if config.augmentation and config.synthetic != "marginal":
-            self.model = self.parts["model"] = FactorModel(
-                spec,
-                self.factors,
-                Noise.for_seeds(seeds, "model", device=spec.device, dtype=spec.torch_dtype()),
-                synthetic=config.synthetic,
-                hidden=config.model_hidden,
-                lr=config.model_lr,
-                noise=config.model_noise,
-            )
+        self.model = config.make_model(spec, self.factors, seeds)
+        if self.model is not None:
+            self.parts["model"] = self.model
 
     def outputs(self) -> int:
         return self.factors.choices

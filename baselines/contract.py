@@ -159,7 +159,7 @@ class Step(TypedDict):
 
 @runtime_checkable
 class Agent(Protocol):
-    """The five members of an agent, and three class attributes that describe it.
+    """The five members of an agent, and two class attributes that describe it.
 
     Attributes:
         Config: a frozen dataclass; every field has a default.

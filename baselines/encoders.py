@@ -62,8 +62,6 @@ class HistoryEncoder(Encoder):
         static: numbers of s, the first of an observation.
         days: K.
         features: numbers of a day.
-        hidden: H, units of the LSTM.
-        dense: features of s.
         copies: None, or the number of encoders side by side; features then are
             ``[S, copies, B, size]``.
     """
@@ -71,8 +69,6 @@ class HistoryEncoder(Encoder):
     static: int = 0
     days: int = 1
     features: int = 1
-    hidden: int = HIDDEN
-    dense: int = DENSE
     copies: int | None = None
 
     def init(self, noise: Noise) -> Parameters:
@@ -81,13 +77,13 @@ class HistoryEncoder(Encoder):
         There is one bias per gate, where ``nn.LSTM`` adds two.
         """
         lead = () if self.copies is None else (self.copies,)
-        gates = 4 * self.hidden
+        gates = 4 * HIDDEN
         shapes = {
-            "input": (self.features, gates, self.hidden),
-            "recurrent": (self.hidden, gates, self.hidden),
-            "bias": (1, gates, self.hidden),
-            "static_weight": (self.static, self.dense, self.static),
-            "static_bias": (1, self.dense, self.static),
+            "input": (self.features, gates, HIDDEN),
+            "recurrent": (HIDDEN, gates, HIDDEN),
+            "bias": (1, gates, HIDDEN),
+            "static_weight": (self.static, DENSE, self.static),
+            "static_bias": (1, DENSE, self.static),
         }
         return {
             f"{PREFIX}{name}": (

@@ -46,6 +46,20 @@ class DecomposedConfig:
             model_hidden=(1, math.inf),
         )
 
+    def make_model(self, spec: Spec, factors: Factors, seeds: Sequence[int]) -> FactorModel | None:
+        """The model of synthetic batches, None where there are none or they are real ones."""
+        if not self.augmentation or self.synthetic == "marginal":
+            return None
+        return FactorModel(
+            spec,
+            factors,
+            Noise.for_seeds(seeds, "model", device=spec.device, dtype=spec.torch_dtype()),
+            synthetic=self.synthetic,
+            hidden=self.model_hidden,
+            lr=self.model_lr,
+            noise=self.model_noise,
+        )
+
 
 def marginal_batches(batch: Batch, factors: Factors) -> Batch:
     """The real batch once for every factor: a sample of what follows (s, a_k) in the data.

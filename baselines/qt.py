@@ -74,9 +74,9 @@ class QTConfig:
 
     def __post_init__(self) -> None:
         check_network(self)
+        check_ranges(self, context=(2, math.inf), critic_hidden=(1, math.inf))
         check_ranges(
             self,
-            context=(2, math.inf),
             eta=(0, math.inf),
             dt_weight=(0, math.inf),
             state_weight=(0, math.inf),
@@ -89,7 +89,6 @@ class QTConfig:
             cosine_updates=(1, math.inf),
             repeats=(1, math.inf),
             target_noise=(0, math.inf),
-            critic_hidden=(1, math.inf),
         )
         if not (self.targets if self.target_returns is None else self.target_returns):
             raise ValueError("targets is empty; name at least one return to aim at")

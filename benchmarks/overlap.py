@@ -21,7 +21,7 @@ from analysis.stats import Estimate, estimate, estimate_improvement, mean
 SEEDS, DRAWS = 10, 5  # at least
 MARGIN = 5.0  # points of score within which H2 calls two agents alike
 BASELINE, METHOD = "td3_bc", "fastq"
-PARTS = ("fastq_no_balance", "fastq_no_exploration", "fastq_neither")
+PARTS = ("fastq_no_adversary", "fastq_no_exploration", "fastq_neither")
 
 
 def scores(runs: pd.DataFrame, task: str, agent: str) -> pd.Series[float]:

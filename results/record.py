@@ -80,12 +80,15 @@ class Record:
     Attributes:
         status: "done", or "failed" with ``error`` filled in.
         cell: what the cell is: the identity its path is made of. Keys: task {id, version, env_id},
-            agent {name, version, config}, seed, budget {name-free numbers}, source,
-            dataset {id, seed}, precision.
-        task: id, title, environment, quality, env_id, source, reference_min, reference_max,
-            reference_source (score = 100 (return - min) / (max - min)).
+            agent {name, version, config}, phases, seed, budget {name-free numbers}, source,
+            dataset {id, seed}, precision, and studies {name: version} where there are any.
+        task: id, title, environment, quality, version, env_id, source, reference_min,
+            reference_max, reference_source (score = 100 (return - min) / (max - min)); where
+            actions are factored joint_actions, and of tasks that no catalogue has key, spaces and
+            horizon.
         agent: label (name in the suite), name, version, config, preset, track ("fixed" or "tuned"),
-            configs_tried, reference (True for random and behaviour).
+            configs_tried, reference (True for random and behaviour), code (sha256 of the plugin
+            file that brought it, None for others).
         seed: training seed.
         stack: seeds trained together with this one, in order.
         budget: name, shrunk (True if this agent's size or steps are below its published ones and
@@ -95,15 +98,17 @@ class Record:
             of the dataset's card.
         versions: python, torch, numpy, mujoco, gymnasium, platform, cpu, gpu, git commit and dirty.
         timing: data_s, training_s, collection_s (acting in online phases; older records lack it),
-            evaluation_s, total_s, core_seconds (processor time, this seed's share of its stack),
-            updates_per_s, peak_memory_mib.
+            evaluation_s, studies_s, total_s, core_seconds (processor time, this seed's share of its
+            stack), updates_per_s, peak_memory_mib.
         curve: list of {update (counted through all phases), phase (that the update was made in),
             env_steps (collected by this seed so far, 0 while all is offline), return_mean,
             return_std, score, metrics {..}}.
         final: return_mean, return_std, length_mean, score, last10_score, success_rate, and
             measures {name: mean over episodes} where the environment has any; without a
-            simulator none of these, but action_error, held_out_episodes, held_out_steps, and
-            ope_return, ope_effective_episodes where they can be estimated.
+            simulator none of these. Where episodes were held out: action_error,
+            held_out_episodes, held_out_steps, and where they can be estimated ope_return,
+            ope_low, ope_high, ope_effective_episodes, ope_clipped, ope_behaviour_estimated
+            (:func:`suites.ope.judging.judge`).
         error: type, message, traceback; None if done.
         resumes: the interruptions this run survived: list of {update, exact, notes}; where
             ``exact`` is False, it went on under other circumstances, and an uninterrupted run would

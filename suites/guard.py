@@ -1,4 +1,4 @@
-"""The suite's four packages have common names; this sees to it that Python finds the right ones.
+"""The suite's packages have common names; this sees to it that Python finds the right ones.
 
 Standard library only, since it runs before anything that another package could hide.
 """
@@ -14,7 +14,7 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("analysis", "baselines", "results", "suites")
+PACKAGES = ("analysis", "baselines", "fastq", "results", "suites")
 OURS = "fast-q-bench"
 ROOT = Path(__file__).resolve().parents[1]
 # A line of top_level.txt ("baselines") or of RECORD ("baselines/__init__.py,sha256=..,12").

@@ -36,7 +36,7 @@ class Job:
             catalogue has also key, spaces and horizon.
         data: size and seed to ask the source for.
         cell: the identity shared by the stack's cells, without the seed.
-        agent: label, name, version, config, preset, track, configs_tried, reference.
+        agent: label, name, version, config, preset, track, configs_tried, reference, code.
         phases: training phases as plain dicts.
         budget: name, shrunk, meaningless and the numbers.
         seeds: the stack's seeds, in order.

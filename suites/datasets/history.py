@@ -83,7 +83,7 @@ class Windows:
         history: its sizes.
         dataset: the packed table of day rows, in the order of time.
         transform: of observations.
-            table: the dataset's, on that device.
+        table: the dataset's, on the device where batches are made.
         dtype: of batches.
     """
 

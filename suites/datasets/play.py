@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from suites.datasets import store
 
 if TYPE_CHECKING:
+    from suites.datasets.recipes import Shard
     from suites.envs import VectorEnv
 
 SLOTS = 32  # environments stepped together at most
@@ -46,6 +47,11 @@ class Actor(Protocol):
 def task_entropy(task: str) -> int:
     """A number for each task, so that tasks share no episodes."""
     return int.from_bytes(hashlib.sha256(task.encode()).digest()[:8])
+
+
+def shard_entropy(wanted: Mapping[str, Any], shard: Shard) -> tuple[int, ...]:
+    """What a shard's randomness is drawn from: the draw of the data, its task, and its number."""
+    return wanted["seed"], task_entropy(wanted["task"]), shard.number
 
 
 def episode_chance(entropy: tuple[int, ...], number: int) -> tuple[np.random.Generator, int]:

@@ -20,7 +20,7 @@ import torch
 
 from results.record import normalized_score, to_json, write_atomically
 from suites.catalog import reference
-from suites.datasets import behaviour
+from suites.datasets import behaviour, store
 from suites.datasets.behaviour import Policy
 from suites.datasets.recipes.locomotion import ENVIRONMENTS, play_policy
 
@@ -169,7 +169,7 @@ def _shipped(run: Run, steps: int, folder: Path) -> dict[str, Any]:
         "score_noisy": score(run.environment, policy, 1.0, 20, stream=4),
     }
     tell(name, scores)
-    digest = behaviour.sha256(file)
+    digest = store.file_sha256(file)
     return {"name": name, "file": file.name, "sha256": digest, "steps": steps, **scores}
 
 

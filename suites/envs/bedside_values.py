@@ -78,9 +78,9 @@ def uniform() -> Floats:
     return np.full((*SHAPE, PAIRS), 1.0 / PAIRS)
 
 
-def constant(a: int, b: int | None = None) -> Floats:
-    """Always dose a of drug A; of drug B dose b, or the right one."""
-    right = np.arange(KINDS) if b is None else np.full(KINDS, b)
+def constant(a: int) -> Floats:
+    """Always dose a of drug A, and the right one of drug B."""
+    right = np.arange(KINDS)
     return np.broadcast_to(np.eye(PAIRS)[DOSES * a + right][:, None], (*SHAPE, PAIRS))
 
 

@@ -68,11 +68,6 @@ def mistake(actions: npt.NDArray[Any], best: Floats) -> Floats:
     return np.asarray(np.sqrt(off[..., 0] ** 2 + off[..., 1] ** 2) / (2.0 * np.sqrt(2.0)))
 
 
-def expected_return(loss: float, region_b: float = 0.5) -> float:
-    """The expected return of a policy with E l = ``loss``; ``region_b`` is the share of B."""
-    return HORIZON * (1.0 + BONUS * region_b) - PAID * loss
-
-
 def _draw(generator: np.random.Generator) -> tuple[float, Floats]:
     """An episode's u, and its v ``[T + 1, 4]``."""
     size, sign = generator.uniform(NEAREST, FARTHEST), generator.integers(2)

@@ -212,22 +212,6 @@ def observe(
     return np.asarray(np.concatenate(parts, axis=1))
 
 
-def unobserve(observations: npt.NDArray[Any]) -> tuple[Ints, Ints, Ints, Ints]:
-    """Diabetes, vitals, treatments and crisis ``[N]`` that observations ``[N, 17 or 18]`` show.
-
-    The crisis is 0 where it is not shown.
-    """
-    seen = np.asarray(observations)
-    edges = np.cumsum((0, *LEVELS))
-    vitals = np.zeros(len(seen), np.int64)
-    for k, count in enumerate(LEVELS):
-        vitals = vitals * count + seen[:, edges[k] : edges[k + 1]].argmax(1)
-    diabetes = np.rint(seen[:, edges[-1]]).astype(np.int64)
-    treatments = treatment_index(np.rint(seen[:, edges[-1] + 1 : SHOWN]))
-    crisis = seen[:, SHOWN] if seen.shape[1] > SHOWN else np.zeros(len(seen))
-    return diabetes, vitals, treatments, np.rint(crisis).astype(np.int64)
-
-
 class Patients:
     """N patients side by side; what the environments and the simulation of logs share.
 

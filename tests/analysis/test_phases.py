@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import phases
+from analysis import phases, stats
 from analysis.frame import Run
 from analysis.report import build
 from analysis.stats import student_quantile
@@ -69,7 +69,7 @@ def test_scores_of_both_phases_with_intervals(run: Runs) -> None:
         half = student_quantile(2, 0.95) * values.std(ddof=1) / np.sqrt(3)
         low, high = float(found[name].low), float(found[name].high)
         assert (high - low) / 2 == pytest.approx(half, rel=0.3)
-    band = phases.band(cell)
+    band = stats.band(cell.scores, cell.draws)
     assert band.value.tolist() == pytest.approx(cell.scores.mean(0).tolist())
     assert (band.low < band.value).all() and (band.value < band.high).all()
 

@@ -11,7 +11,7 @@ from oracles import Edit, full_name, rebuild
 
 # Each after what it imports.
 FAMILY = ("factored", "factor_model", "q_learning", "dqn", "decqn", "ad_dqn")
-CONSTRAINED = ("constrained", "bcq", "factored_bcq", "ad_bcq")
+CONSTRAINED = ("constrained", "bcq", "factored_bcq", "factor_model", "ad_bcq")
 
 
 def load_family(

@@ -346,7 +346,7 @@ def test_agent_equals_the_numpy_oracle(arm: str) -> None:
     agrees(AGENTS[ARMS[arm][0]], arm)
 
 
-BRICK, JOINT, FACTORED, AD = CONSTRAINED
+BRICK, JOINT, FACTORED, MIXED, AD = CONSTRAINED
 MUTANTS: list[Mutant] = [  # arm of the oracle, module, edits
     # the mask
     ("joint box", BRICK, ("masked_fill(~allowed", "masked_fill(allowed")),
@@ -417,8 +417,8 @@ MUTANTS: list[Mutant] = [  # arm of the oracle, module, edits
     ("ad box", AD, ("math.ceil(config.batch_size / self.factors.count)", "config.batch_size")),
     ("ad box", AD, ("(1 - 1 / self.factors.count) * ", "")),
     ("ad box", AD, ("strange.sum(-1, keepdim=True) - strange", "strange.sum(-1, keepdim=True)")),
-    ("ad effects", AD, ("synthetic=config.synthetic", 'synthetic="intervention"')),
-    ("ad marginal", AD, ('config.synthetic != "marginal"', "True")),
+    ("ad effects", MIXED, ("synthetic=self.synthetic", 'synthetic="intervention"')),
+    ("ad marginal", MIXED, ('self.synthetic == "marginal"', "False")),
     # the seed axis
     ("joint box", BRICK, ('reduction="none").mean(1)', 'reduction="none").mean(1).flip(0)')),
     ("ad box", AD, ('reduction="none").mean((1, 2))', 'reduction="none").mean((1, 2)).flip(0)')),

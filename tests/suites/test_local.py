@@ -57,7 +57,7 @@ def test_shipped_policies(environment: str) -> None:
     assert index is not None
     folder = behaviour.folder(environment)
     for entry in index["checkpoints"]:
-        assert behaviour.sha256(folder / entry["file"]) == entry["sha256"]
+        assert store.file_sha256(folder / entry["file"]) == entry["sha256"]
         for name, array in np.load(folder / entry["file"], allow_pickle=False).items():
             exact = np.float32 if name in ("mean", "std") else np.float16
             assert name == "kind" or array.dtype == exact

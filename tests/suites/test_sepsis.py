@@ -25,6 +25,24 @@ from suites.resolve import Options
 IDS = (SEPSIS, SEPSIS_HIDDEN, SEPSIS_SHOWN)
 
 
+def unobserve(
+    observations: sepsis.Floats,
+) -> tuple[sepsis.Ints, sepsis.Ints, sepsis.Ints, sepsis.Ints]:
+    """Diabetes, vitals, treatments and crisis ``[N]`` that observations ``[N, 17 or 18]`` show.
+
+    The crisis is 0 where it is not shown.
+    """
+    seen = np.asarray(observations)
+    edges = np.cumsum((0, *sepsis.LEVELS))
+    vitals = np.zeros(len(seen), np.int64)
+    for k, count in enumerate(sepsis.LEVELS):
+        vitals = vitals * count + seen[:, edges[k] : edges[k + 1]].argmax(1)
+    diabetes = np.rint(seen[:, edges[-1]]).astype(np.int64)
+    treatments = sepsis.treatment_index(np.rint(seen[:, edges[-1] + 1 : sepsis.SHOWN]))
+    crisis = seen[:, sepsis.SHOWN] if seen.shape[1] > sepsis.SHOWN else np.zeros(len(seen))
+    return diabetes, vitals, treatments, np.rint(crisis).astype(np.int64)
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTQ_BENCH_CACHE", str(tmp_path))
@@ -118,9 +136,7 @@ def test_gymnasium_accepts_it_and_observations_tell_the_state(env_id: str) -> No
     shape = (2, 2, 90, 8)
     crisis, diabetes, numbers, treatments = (part.ravel() for part in np.indices(shape))
     shown = sepsis.observe(diabetes, numbers, treatments, crisis)
-    for given, read in zip(
-        (diabetes, numbers, treatments, crisis), sepsis.unobserve(shown), strict=True
-    ):
+    for given, read in zip((diabetes, numbers, treatments, crisis), unobserve(shown), strict=True):
         np.testing.assert_array_equal(given, read)
     assert env.observation_space.contains(shown[0, : 17 + (env_id == SEPSIS_SHOWN)])
     assert env.unwrapped.render().shape == (120, 240, 3)
@@ -225,7 +241,7 @@ def made(task: str, size: int = 6000) -> Dataset:
 
 
 def states_of(data: Dataset) -> Iterator[np.ndarray]:
-    diabetes, numbers, treatments, crisis = sepsis.unobserve(data.column("observations"))
+    diabetes, numbers, treatments, crisis = unobserve(data.column("observations"))
     yield from (crisis, diabetes, numbers, treatments)
 
 
@@ -236,7 +252,7 @@ def test_logs_hold_what_their_policy_did_and_how_likely_it_was() -> None:
     rows = policy[(*states_of(data), actions)]
     np.testing.assert_allclose(data.column("action_log_probs"), np.log(rows), atol=1e-6)
     assert rows.min() == pytest.approx(recipe.FLIPS**3)
-    following = sepsis.unobserve(data.column("next_observations"))
+    following = unobserve(data.column("next_observations"))
     np.testing.assert_array_equal(following[2], actions)
     np.testing.assert_array_equal(data.column("rewards"), sepsis.REWARDS[following[1], actions])
     np.testing.assert_array_equal(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from suites.datasets import behaviour, local, shipping
+from suites.datasets import behaviour, local, shipping, store
 from suites.datasets.behaviour import Policy, SquashedPolicy
 
 STEPS = list(range(0, 300, 10))
@@ -65,7 +65,7 @@ def test_checkpoints_until_medium_and_the_levels_are_shipped(run: shipping.Run) 
     assert index["training"]["algorithm"] == "tqc"
     folder = behaviour.folder("hopper")
     for entry in index["checkpoints"]:
-        assert behaviour.sha256(folder / entry["file"]) == entry["sha256"]
+        assert store.file_sha256(folder / entry["file"]) == entry["sha256"]
         weight = Policy.load(folder / entry["file"]).weights[0]
         np.testing.assert_array_equal(weight, np.float32(np.float16(1 / 3)))
     assert sorted(path.name for path in folder.iterdir()) == sorted(

@@ -8,7 +8,6 @@ checkpoint is an ``.npz`` of plain arrays, weights in float16.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -152,8 +151,3 @@ def index(environment: str) -> dict[str, Any] | None:
         return None
     content: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return content
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

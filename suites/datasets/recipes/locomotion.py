@@ -16,7 +16,7 @@ from suites import catalog
 from suites.catalog import Task
 from suites.datasets import behaviour, store
 from suites.datasets.behaviour import Policy
-from suites.datasets.play import SLOTS, task_entropy
+from suites.datasets.play import SLOTS, shard_entropy
 from suites.datasets.play import play as play_episodes
 from suites.datasets.recipes import Segment, Shard, divide
 
@@ -129,7 +129,7 @@ def play(wanted: dict[str, Any], shard: Shard) -> store.Dataset:
         policy,
         noise=segment["noise"],
         rows=shard.stop - shard.start,
-        entropy=(wanted["seed"], task_entropy(wanted["task"]), shard.number),
+        entropy=shard_entropy(wanted, shard),
         policy_id=shard.segment,
     )
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from suites.catalog import Task
 from suites.datasets import store
-from suites.datasets.play import FIRST_RESET_SEED, columns_of, task_entropy
+from suites.datasets.play import FIRST_RESET_SEED, columns_of, shard_entropy
 from suites.datasets.recipes import Segment, Shard, divide
 
 VERSION = 1  # raised whenever the same identity would give other bytes
@@ -91,7 +91,7 @@ def play(wanted: dict[str, Any], shard: Shard) -> store.Dataset:
     columns, limit = _layout(wanted["env_id"])
     env: Any = make_one(wanted["env_id"]).unwrapped  # without the time limit
     rows = shard.stop - shard.start
-    entropy = (wanted["seed"], task_entropy(wanted["task"]), shard.number)
+    entropy = shard_entropy(wanted, shard)
     generator = np.random.default_rng(np.random.SeedSequence(entropy))
     noise = NOISE * generator.standard_normal((rows, 2))
     observation, _ = env.reset(seed=FIRST_RESET_SEED + int(generator.integers(2**31)))

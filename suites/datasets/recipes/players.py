@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from suites.catalog import Task
 from suites.datasets import store
-from suites.datasets.play import episode_chance, task_entropy
+from suites.datasets.play import episode_chance, shard_entropy
 from suites.datasets.play import play as play_episodes
 from suites.datasets.recipes import Segment, Shard, divide, overlap
 
@@ -62,12 +62,8 @@ def play(wanted: dict[str, Any], shard: Shard) -> store.Dataset:
         wanted["env_id"],
         lambda env: _Assigned(env, wanted["recipe"]["overlap"], NOISE),
         rows=shard.stop - shard.start,
-        entropy=_entropy(wanted, shard),
+        entropy=shard_entropy(wanted, shard),
     )
-
-
-def _entropy(wanted: dict[str, Any], shard: Shard) -> tuple[int, ...]:
-    return wanted["seed"], task_entropy(wanted["task"]), shard.number
 
 
 def logged(data: store.Dataset) -> None:
@@ -85,7 +81,7 @@ def reset_seeds(data: store.Dataset) -> npt.NDArray[np.int64]:
     seeds = np.zeros(len(starts), np.int64)
     for shard in shards(data.card):
         here = np.flatnonzero((starts >= shard.start) & (starts < shard.stop))
-        entropy = _entropy(data.card, shard)
+        entropy = shard_entropy(data.card, shard)
         seeds[here] = [episode_chance(entropy, number)[1] for number in range(len(here))]
     return seeds
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from suites.catalog import Task
 from suites.datasets import store
 from suites.datasets.play import play as play_episodes
-from suites.datasets.play import task_entropy
+from suites.datasets.play import shard_entropy
 from suites.datasets.recipes import Segment, Shard, divide
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def play(wanted: dict[str, Any], shard: Shard) -> store.Dataset:
         wanted["env_id"],
         lambda env: _Logging(env, wanted["recipe"]["quality"]),
         rows=shard.stop - shard.start,
-        entropy=(wanted["seed"], task_entropy(wanted["task"]), shard.number),
+        entropy=shard_entropy(wanted, shard),
         log_probs=True,
     )
 
