@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,6 +258,9 @@ def collect(out: Path, plan: Plan | None = None) -> Results:
         if isinstance(record, RecordError):
             unreadable.append(str(record))
         else:
+            if plan is not None and plan.budget:
+                # A cell may have been run by a budget of other name and the same numbers.
+                record = replace(record, budget={**record.budget, "name": plan.budget})
             ended.append(Run(label or str(record.agent["label"]), folder, record))
     finished = [run for run in ended if not run.failed]
     experts = _expert_returns(out, [run.record for run in finished])

@@ -24,9 +24,10 @@ class UsageError(ValueError):
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """' (did you mean "x"?)' for the closest known name, else ' (known: ...)'."""
     known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    plain = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(str(name).lower(), plain, n=1, cutoff=0.6)
     if close:
-        return f' (did you mean "{close[0]}"?)'
+        return f' (did you mean "{plain[close[0]]}"?)'
     return f" (known: {', '.join(known)})" if known else ""
 
 
@@ -41,6 +42,17 @@ def check_name(name: object, known: Iterable[str], what: str, where: str = "") -
         return name
     prefix = f"{where}: " if where else ""
     raise UsageError(f'{prefix}unknown {what} "{name}"{did_you_mean(name, known)}')
+
+
+def check_label(label: object, where: str) -> None:
+    """Refuses a label that cannot name a row and a folder.
+
+    Raises:
+        UsageError: naming it.
+    """
+    allowed = isinstance(label, str) and label.replace("_", "").replace("-", "").replace(".", "")
+    if not allowed or not str(allowed).isalnum() or not str(label)[0].isalnum():
+        raise UsageError(f"{where}: a label is made of letters, digits, _, - and ., not {label!r}")
 
 
 @functools.cache

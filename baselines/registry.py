@@ -26,7 +26,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
-from baselines.config import UsageError, build, check_name
+from baselines.config import UsageError, build, check_label, check_name
 from baselines.contract import DERIVED_FIELDS, TRANSITION_FIELDS, WINDOW_FIELDS, Agent, Needs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,11 +69,12 @@ class Registry:
         for point in entry_points(group=GROUP):
             distribution = point.dist.name if point.dist else "an installed package"
             self._add(point.name, f"{point.module}:{point.attr}", f"installed by {distribution}")
-        for plugin in plugins:
+        for plugin in {Path(plugin).resolve(): plugin for plugin in plugins}.values():
             for name, cls in load_plugin(Path(plugin)).items():
                 self._add(name, cls, f"plugin {plugin}")
 
     def _add(self, name: str, target: str | type[Any], source: str) -> None:
+        check_label(name, source)
         if name in self.targets:
             raise UsageError(
                 f'two agents are called "{name}": {self.sources[name]} and {source}; rename one'

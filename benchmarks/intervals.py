@@ -1,9 +1,10 @@
 """What the report's intervals are worth, and what they cost.
 
 ``python benchmarks/intervals.py`` prints how often a nominal 95 % interval holds the truth on nine
-tasks, by method, number of runs, spread of the runs and statistic, and how wide it is; how often
-the exact test rejects where there is nothing to find; the lines that ``analysis.stats.coverage``
-quotes (from 2000 experiments); and how long the bootstrap takes here and in rliable.
+tasks (``--tasks 3``: those of ``core3``, ``--tasks 1``: one of these), by method, number of runs,
+spread of the runs and statistic, and how wide it is; how often the exact test rejects where there
+is nothing to find; the lines that ``analysis.stats.coverage`` quotes (from 2000 experiments on nine
+tasks, 1000 on fewer); and how long the bootstrap takes here and in rliable.
 """
 
 from __future__ import annotations
@@ -34,63 +35,75 @@ from analysis.stats import (
     probability_of_improvement,
 )
 
-TASKS = 9
+QUALITIES = ("medium", "medium-replay", "medium-expert")
+TASKS = {  # by number, those whose published scores are taken
+    1: ["walker2d-medium-expert"],
+    3: ["hopper-medium-replay", "walker2d-medium-expert", "halfcheetah-medium"],
+    9: [f"{body}-{data}" for body in ("halfcheetah", "hopper", "walker2d") for data in QUALITIES],
+}
 LEVEL = 0.05
 SHIFT = 4.0  # how much less the other agent scores, on every task
+APART = 12.0  # how much less or more, in turn, where the two are "opposed"
 NAMES = [*AGGREGATES, "P(X > Y)"]
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "d4rl_scores.csv"
 PAPER = "Fujimoto & Gu 2021"  # TD3+BC on D4RL's v2 locomotion tasks, mean and deviation of 5 seeds
-LEVELS = np.linspace(10.0, 110.0, TASKS)  # of the made-up suites
-UNEQUAL = np.tile([2.0, 6.0, 15.0], TASKS // 3)
+SPREADS = (2.0, 6.0, 15.0)  # of the runs of made-up suites with unequal ones, in turn
 HUMP = 0.3  # share of the runs that end on the lower hump
 DROP = 40.0  # how far below
 
 Sampler = Callable[[tuple[int, ...], np.random.Generator], FloatArray]
 
 
-def published() -> tuple[list[str], FloatArray, FloatArray]:
-    """Task ids, means and standard deviations over runs of TD3+BC on the nine tasks."""
-    qualities = ("-medium", "-medium-replay", "-medium-expert")
+def published(names: list[str]) -> tuple[FloatArray, FloatArray]:
+    """Means and standard deviations over runs of TD3+BC on these tasks."""
     with PUBLISHED.open(newline="", encoding="utf-8") as stream:
-        rows = [
-            row
+        found = {
+            row["task"]: (float(row["score"]), float(row["std"]))
             for row in csv.DictReader(stream)
-            if row["agent"] == "td3_bc"
-            and row["source"].startswith(PAPER)
-            and row["task"].endswith(qualities)
-        ]
-    numbers = np.array([[float(row["score"]), float(row["std"])] for row in rows])
-    assert len(rows) == TASKS, "the file of published scores has changed"
-    return [row["task"] for row in rows], numbers[:, 0], numbers[:, 1]
+            if row["agent"] == "td3_bc" and row["source"].startswith(PAPER)
+        }
+    means, deviations = np.array([found[name] for name in names]).T
+    return means, deviations
 
 
-def samplers() -> dict[str, Sampler]:
-    """By name, what draws ``[..., 9]`` scores of runs."""
-    tasks, means, deviations = published()
-    expert = np.array([task.endswith("-expert") for task in tasks])
+def samplers(tasks: int) -> dict[str, Sampler]:
+    """By name, what draws ``[..., tasks]`` scores of runs."""
+    means, deviations = published(TASKS[tasks])
+    expert = np.array([task.endswith("-expert") for task in TASKS[tasks]])
+    levels = np.linspace(10.0, 110.0, tasks)
+    unequal = np.resize(SPREADS, tasks)
+
+    def normal(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
+        return rng.standard_normal((*shape, tasks))
 
     def heavy(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
-        noise = rng.standard_t(3, (*shape, TASKS)) / np.sqrt(3.0)  # of variance one
-        return np.asarray(LEVELS + UNEQUAL * noise)
+        noise = rng.standard_t(3, (*shape, tasks)) / np.sqrt(3.0)  # of variance one
+        return np.asarray(levels + unequal * noise)
 
     def humps(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
-        fallen = expert & (rng.random((*shape, TASKS)) < HUMP)
-        return means + deviations * rng.standard_normal((*shape, TASKS)) - DROP * fallen
+        fallen = expert & (rng.random((*shape, tasks)) < HUMP)
+        return means + deviations * normal(shape, rng) - DROP * fallen
 
     return {
-        "equal": lambda shape, rng: LEVELS + 6.0 * rng.standard_normal((*shape, TASKS)),
-        "unequal": lambda shape, rng: LEVELS + UNEQUAL * rng.standard_normal((*shape, TASKS)),
-        "d4rl": lambda shape, rng: means + deviations * rng.standard_normal((*shape, TASKS)),
+        "equal": lambda shape, rng: levels + 6.0 * normal(shape, rng),
+        "unequal": lambda shape, rng: levels + unequal * normal(shape, rng),
+        "d4rl": lambda shape, rng: means + deviations * normal(shape, rng),
         "heavy": heavy,
         "humps": humps,
+        "opposed": lambda shape, rng: levels + 4.0 * normal(shape, rng),
     }
 
 
-def truth_of(draw: Sampler, rng: np.random.Generator) -> FloatArray:
+def shift_of(spread: str, tasks: int) -> FloatArray:
+    """How much less the other agent scores, ``[tasks]``."""
+    return np.resize([APART, -APART], tasks) if spread == "opposed" else np.full(tasks, SHIFT)
+
+
+def truth_of(draw: Sampler, shift: FloatArray, rng: np.random.Generator) -> FloatArray:
     """What the intervals should hold, in the order of ``NAMES``."""
     improvement = np.mean(
         [
-            probability_of_improvement(draw((500,), rng), draw((500,), rng) - SHIFT)
+            probability_of_improvement(draw((500,), rng), draw((500,), rng) - shift)
             for _ in range(20)
         ]
     )
@@ -98,14 +111,18 @@ def truth_of(draw: Sampler, rng: np.random.Generator) -> FloatArray:
 
 
 def measure(
-    draw: Sampler, runs: int, experiments: int, rng: np.random.Generator
+    draw: Sampler, shift: FloatArray, runs: int, experiments: int, rng: np.random.Generator
 ) -> dict[Method, tuple[FloatArray, FloatArray]]:
-    """Share of experiments whose interval holds the truth, and mean width, by method."""
-    truth = truth_of(draw, rng)
-    hits = {method: np.zeros(len(NAMES)) for method in get_args(Method)}
-    widths = {method: np.zeros(len(NAMES)) for method in get_args(Method)}
+    """Share of the intervals that hold the truth, and their mean width, by method.
+
+    Where there is no interval, nothing is counted; NaN if there is none at all.
+    """
+    truth = truth_of(draw, shift, rng)
+    hits, widths, counts = (
+        {method: np.zeros(len(NAMES)) for method in get_args(Method)} for _ in range(3)
+    )
     for _ in range(experiments):
-        ours, theirs = draw((runs,), rng), draw((runs,), rng) - SHIFT
+        ours, theirs = draw((runs,), rng), draw((runs,), rng) - shift
         seed = int(rng.integers(1 << 62))
         for method in hits:
             how = {"repetitions": 1000, "method": method}
@@ -115,9 +132,15 @@ def measure(
             ]
             low = np.hstack([each.low for each in found])
             high = np.hstack([each.high for each in found])
-            hits[method] += (low <= truth) & (truth <= high)
-            widths[method] += high - low
-    return {method: (hits[method] / experiments, widths[method] / experiments) for method in hits}
+            there = high > low  # without width, the report shows none
+            hits[method] += there & (low <= truth) & (truth <= high)
+            widths[method] += np.nan_to_num(high - low)
+            counts[method] += there
+    with np.errstate(invalid="ignore"):
+        return {
+            method: (hits[method] / counts[method], widths[method] / counts[method])
+            for method in hits
+        }
 
 
 def false_alarms(draw: Sampler, runs: int, experiments: int, rng: np.random.Generator) -> float:
@@ -126,14 +149,14 @@ def false_alarms(draw: Sampler, runs: int, experiments: int, rng: np.random.Gene
     return float(np.mean([exact_p_value(ours, theirs) < LEVEL for ours, theirs in pairs]))
 
 
-def table(runs: list[int], experiments: int, rng: np.random.Generator) -> None:
+def table(tasks: int, runs: list[int], experiments: int, rng: np.random.Generator) -> None:
     """Prints coverage, widths and the lines for ``analysis.stats``."""
     print(f"{'method':11} {'runs':>4} {'spread':8}" + "".join(f"{name:>15}" for name in NAMES))
     ranges: dict[tuple[Method, int], list[FloatArray]] = {}
     alarms = []
     for count in runs:
-        for spread, draw in samplers().items():
-            found = measure(draw, count, experiments, rng)
+        for spread, draw in samplers(tasks).items():
+            found = measure(draw, shift_of(spread, tasks), count, experiments, rng)
             alarms.append(false_alarms(draw, count, experiments, rng))
             plain = found["percentile"][1]
             for method, (shares, widths) in found.items():
@@ -155,7 +178,7 @@ def table(runs: list[int], experiments: int, rng: np.random.Generator) -> None:
 
 def seconds(repetitions: int, rng: np.random.Generator) -> None:
     """Prints the time of IQM intervals here and in rliable, and of a whole report's intervals."""
-    draw = samplers()["d4rl"]
+    draw = samplers(9)["d4rl"]
     agents = {name: draw((5,), rng) for name in "xyz"}
     start = time.perf_counter()
     for matrix in agents.values():
@@ -198,10 +221,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiments", type=int, default=300, help="simulated suites per row")
     parser.add_argument("--repetitions", type=int, default=10_000, help="resamples when timing")
+    parser.add_argument("--tasks", type=int, choices=TASKS, default=9)
     parser.add_argument("--runs", type=int, nargs="+", default=[3, 5, 10], help="per task")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
-    table(options.runs, options.experiments, rng)
+    table(options.tasks, options.runs, options.experiments, rng)
     seconds(options.repetitions, rng)
 
 

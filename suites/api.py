@@ -33,7 +33,7 @@ def run(
         retry: also run failed cells again.
         allow_missing: aggregate over an incomplete matrix.
         **options: the other fields of :class:`suites.resolve.Options`, for example ``budget``,
-            ``agents``, ``tasks``, ``seeds``, ``out``.
+            ``agents`` and ``tasks`` (lists, or text as on the command line), ``seeds``, ``out``.
 
     Returns:
         The command line's exit code: 0 if all is well, 1 if cells failed.
@@ -43,14 +43,21 @@ def run(
     """
     from dataclasses import fields
 
-    from baselines.config import check_name
+    from baselines.config import check_name, convert
     from suites import console
     from suites.cli import Conduct, execute, make_console, worker_count
     from suites.plan import make_plan
     from suites.resolve import Options
 
-    for name in options:
+    for name, value in options.items():
         check_name(name, [f.name for f in fields(Options)], "option", "run")
+        if isinstance(value, str):
+            if name in ("agents", "tasks"):
+                options[name] = [part.strip() for part in value.split(",")]
+            elif name in ("plugins", "settings"):
+                options[name] = [value]
+        if name in ("seeds", "dataset_seeds", "stack") and value is not None:
+            options[name] = convert(value, int, f"run: {name}")
     for name in ("out", "data_dir"):
         if options.get(name) is not None:
             options[name] = Path(options[name])

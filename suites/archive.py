@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -31,10 +31,17 @@ _TIME = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same runs make the
 
 @dataclass(frozen=True)
 class Taken:
-    """What :func:`unpack` did: paths of cells below the output folder."""
+    """What :func:`unpack` did.
+
+    Attributes:
+        new: paths below the output folder of the cells that were taken in.
+        present: of those that were there already.
+        contents: sentences on what the archive holds, one per budget and source.
+    """
 
     new: list[str]
     present: list[str]
+    contents: list[str]
 
 
 def pack(folders: Iterable[Path], file: Path) -> None:
@@ -71,7 +78,7 @@ def unpack(file: Path, out: Path) -> Taken:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            found = _read(file, archive)
+            found, records = _read(file, archive)
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(f"{file}: no such file of runs") from None
     except OSError as error:
@@ -80,7 +87,7 @@ def unpack(file: Path, out: Path) -> Taken:
         raise UsageError(
             f"{file}: not a readable zip file; give one that export wrote, or fetch it again"
         ) from None
-    taken = Taken([], [])
+    taken = Taken([], [], list(_contents(records)))
     for path, contents in sorted(found.items()):
         if (out / path / RECORD_FILE).exists():
             taken.present.append(path)
@@ -94,6 +101,23 @@ def unpack(file: Path, out: Path) -> Taken:
     return taken
 
 
+def _contents(records: Iterable[Record]) -> Iterator[str]:
+    """What to ask a suite for, so that it finds these runs done."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        if not record.agent.get("reference"):
+            key = str(record.budget.get("name", "")), str(record.task.get("source", ""))
+            groups.setdefault(key, []).append(record)
+    for (budget, source), members in groups.items():
+        agents = dict.fromkeys(str(record.agent.get("label")) for record in members)
+        tasks = dict.fromkeys(str(record.task.get("id")) for record in members)
+        seeds = sorted({record.seed for record in members})
+        yield (
+            f"budget {budget}, data {source}, seeds {', '.join(map(str, seeds))}: "
+            f"{', '.join(agents)} on {', '.join(tasks)}"
+        )
+
+
 def _path(record: Record) -> str:
     """Where a run lies below any output folder."""
     return cell_path(recorded_identity(record), record.seed)
@@ -104,8 +128,8 @@ def _files(record: Record) -> list[str]:
     return [EPISODES_FILE, *map(study_file, sorted(record.studies)), RECORD_FILE]
 
 
-def _read(file: Path, archive: zipfile.ZipFile) -> dict[str, dict[str, bytes]]:
-    """Content of every file, by path of the cell and name, records checked."""
+def _read(file: Path, archive: zipfile.ZipFile) -> tuple[dict[str, dict[str, bytes]], list[Record]]:
+    """Content of every file, by path of the cell and name, and the records, checked."""
     sizes = {member.filename: member.file_size for member in archive.infolist()}
     records = [name for name in sizes if PurePosixPath(name).name == RECORD_FILE]
     if not records:
@@ -114,6 +138,7 @@ def _read(file: Path, archive: zipfile.ZipFile) -> dict[str, dict[str, bytes]]:
     if large is not None:
         raise UsageError(f"{file}: {large} is larger than any record; this is no file of runs")
     found: dict[str, dict[str, bytes]] = {}
+    read: list[Record] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in records:
             content = archive.read(name)
@@ -128,9 +153,10 @@ def _read(file: Path, archive: zipfile.ZipFile) -> dict[str, dict[str, bytes]]:
                 raise UsageError(f"{file}: {name} does not say which run it is") from None
             if name != f"{path}/{RECORD_FILE}" or ".." in PurePosixPath(path).parts:
                 raise UsageError(f"{file}: {name} is not the run its name says; fetch it again")
+            read.append(record)
             found[path] = {
                 other: archive.read(f"{path}/{other}")
                 for other in _files(record)
                 if f"{path}/{other}" in sizes
             }
-    return found
+    return found, read

@@ -457,7 +457,10 @@ def report(
     failed = list(states_of(plan, out).values()).count("failed")
     if failed:
         cells = f"{failed} cell{'s' * (failed > 1)}"
-        console.print(f"{cells} failed; the report has the errors, and --retry runs them again")
+        console.print(
+            f"{cells} failed; the report has the errors, and the same command with --retry runs "
+            f"{'them' if failed > 1 else 'it'} again"
+        )
     return FAILED if failed else OK
 
 

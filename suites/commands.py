@@ -23,6 +23,7 @@ from results.record import (
     write_atomically,
 )
 from suites import cli
+from suites.console import tell
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -247,6 +248,8 @@ def take_in(console: Console, arguments: Sequence[str]) -> int:
     taken = unpack(chosen.file, chosen.out)
     there = f"; {len(taken.present):,} were there already" if taken.present else ""
     console.print(f"taken into {chosen.out}: {len(taken.new):,} runs{there}")
+    for line in taken.contents:
+        tell(console, line)
     console.print("run their suite with the same budget and seeds: it finds them done and reports")
     return cli.OK
 

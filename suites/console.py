@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from results.record import Plan, RecordError, read_record
 from suites.estimate import Estimate
@@ -41,7 +42,7 @@ def print_plan(console: Console, plan: SuitePlan) -> None:
     """The plan, a line per task."""
     rows = [row for row in plan.rows if not row.reference]
     seeds = max(len(row.seeds) for row in rows)
-    console.print(f"[bold]{plan.suite.title}[/bold]  ({plan.suite.name})")
+    console.print(Text.assemble((plan.suite.title, "bold"), f"  ({plan.suite.name})"))
     console.print(
         f"budget {plan.budget_name}: {_updates(rows)}, {seeds} seed{'s' if seeds > 1 else ''}, "
         f"{plan.budget.final_episodes} final episodes; data {plan.options.source}; "
@@ -84,18 +85,21 @@ def print_matrix(console: Console, plan: Plan, states: Mapping[str, State]) -> N
     console.print(table)
     for task in plan.tasks:
         if task["missing"]:
-            console.print(f"missing: {task['id']}: {task['missing']}")
+            tell(console, f"missing: {task['id']}: {task['missing']}")
         elif not task.get("simulator", True):
             tell(console, f"{task['id']}: no simulator: trained and reported without returns")
     for stale in plan.stale:
-        console.print(f"stale, left alone: {stale['path']} ({stale['why']})")
+        tell(console, f"stale, left alone: {stale['path']} ({stale['why']})")
 
 
 def print_estimate(console: Console, estimate: Estimate, workers: int, jobs: list[Job]) -> None:
     """What is left to do and how long it may take."""
     cells = sum(len(job.paths) for job in jobs)
+    made = sum(job.kind == "data" for job in jobs)
+    datasets = f", {made} of them a dataset" if made else ""
     console.print(
-        f"{cells} cell{'s' * (cells > 1)} to run: "
+        f"{cells} cell{'s' * (cells > 1)} to run "
+        f"in {len(jobs)} job{'s' * (len(jobs) > 1)}{datasets}: "
         f"about [bold]{duration(estimate.wall_seconds(workers))}[/bold] with "
         f"{workers} worker{'s' if workers > 1 else ''} on this machine "
         f"(core time: data {duration(estimate.data)}, training {duration(estimate.training)}, "

@@ -158,7 +158,9 @@ class Mp4:
         try:
             import av
         except ImportError:
-            raise UsageError("an .mp4 needs PyAV (pip install av); a .gif works without") from None
+            raise UsageError(
+                "an .mp4 needs PyAV (pip install -e '.[video]'); a .gif works without"
+            ) from None
         self.av: Any = av
         self.container: Any = av.open(str(path), "w", format="mp4")
         self.stream: Any = self.container.add_stream("libx264", rate=rate)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from baselines.config import UsageError, build, check_name, did_you_mean
+from baselines.config import UsageError, build, check_label, check_name, did_you_mean
 from baselines.contract import Phase
 from suites.catalog import TASKS
 from suites.datasets import DATA_SUFFIXES, has_own_tasks, task_label
@@ -142,6 +142,12 @@ def load_suite(name_or_path: str, source: str = "") -> Suite:
         where = path.name
     else:
         where = str(path)
+        theirs = shipped().get(path.stem)
+        if theirs is not None and path.resolve() != theirs.resolve():
+            raise UsageError(
+                f"{where}: a suite called {path.stem} comes with the package, and both would have "
+                "one report; rename the file"
+            )
     content = _read_yaml(path, where)
     manifest = build(_Manifest, content, where)
     if not manifest.tasks:
@@ -234,17 +240,6 @@ def read_arms(agents: Any, where: str, key: str = "agents") -> dict[str, Arm]:
         read_phases(arm.phases, 1, place)
         arms[label] = arm
     return arms
-
-
-def check_label(label: object, where: str) -> None:
-    """Refuses a label that cannot name a row and a folder.
-
-    Raises:
-        UsageError: naming it.
-    """
-    allowed = isinstance(label, str) and label.replace("_", "").replace("-", "").replace(".", "")
-    if not allowed or not str(allowed).isalnum() or not str(label)[0].isalnum():
-        raise UsageError(f"{where}: a label is made of letters, digits, _, - and ., not {label!r}")
 
 
 def read_phases(phases: list[dict[str, Any]] | None, updates: int, where: str) -> tuple[Phase, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -138,6 +139,11 @@ def choose_arms(options: Options, suite: Suite, registry: Registry) -> dict[str,
         arms = {CLONING: suite.arms.get(CLONING, Arm(CLONING)), **arms}
     for label, arm in arms.items():
         check_name(arm.agent, registry.names(), "agent", f"{suite.where}: agents.{label}")
+        if label != arm.agent and label in registry.names() and label not in REFERENCES:
+            raise UsageError(
+                f'{suite.where}: agents.{label}: "{label}" is the name of another agent than '
+                f"{arm.agent}; choose another label"
+            )
         if label in REFERENCES or arm.agent in REFERENCES:
             raise UsageError(
                 f'{suite.where}: agents.{label}: "{label}" is a reference row of every table; '
@@ -190,8 +196,13 @@ def _find_task(name: str, suite: Suite, source: Source, where: str) -> Task | Ow
             "it, or none: --tasks alone takes any task"
         )
     if name not in TASKS and (suffix := Path(name).suffix):
+        if suffix.lower() in DATA_SUFFIXES:
+            raise UsageError(f"{where}: {name} is a file of data; leave --source out")
         files = f"{', '.join(DATA_SUFFIXES[:-1])} or {DATA_SUFFIXES[-1]}"
         raise UsageError(f"{where}: {name}: files of data end in {files}, not {suffix}")
+    plain = re.sub(r"-v\d+$", "", name.lower())
+    if plain != name and plain in TASKS:
+        raise UsageError(f'{where}: unknown task "{name}"; it is called {plain} here')
     return TASKS[check_name(name, known, "task", where)]
 
 

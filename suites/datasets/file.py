@@ -24,7 +24,7 @@ from suites.datasets.file_read import read
 from suites.datasets.local import cache_root
 from suites.datasets.store import DatasetError
 
-VERSION = 1  # of the conversion; raised whenever the same file would give other bytes
+VERSION = 2  # of the conversion; raised whenever the same file would give other bytes
 FIELDS = store.REQUIRED  # of every transition, whatever the file
 HELD_OUT = 10  # of so many episodes one is held out where there is no simulator
 QUALITY = "logged"
@@ -161,12 +161,8 @@ def convert(content: Content, size: int | None = None) -> Converted:
             fields["truncations"][-1] = 1.0
     ends = np.flatnonzero((fields["terminations"] > 0) | (fields["truncations"] > 0)) + 1
     returns, lengths = store.episodes(
-        fields["rewards"], fields["terminations"], fields["truncations"], content.horizon
+        fields["rewards"], fields["terminations"], fields["truncations"], None
     )
-    if not len(returns):  # none is complete: judge by those that a limit cut
-        returns, lengths = store.episodes(
-            fields["rewards"], fields["terminations"], fields["truncations"], None
-        )
     held_out = 0
     if content.env_id is None and len(ends) > 1:
         order, held_out = _held_out_last(ends)
@@ -176,6 +172,7 @@ def convert(content: Content, size: int | None = None) -> Converted:
         **(history if content.history else {}),
         "env_id": content.env_id,
         "horizon": content.horizon,
+        "every_episode": True,  # whoever logged them knows best where they end
         "observation_shape": [fields["observations"].shape[1]],
         "action_shape": [fields["actions"].shape[1]],
         "observation_parts": [[name, width] for name, width in content.parts if name],

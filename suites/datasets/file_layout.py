@@ -99,6 +99,8 @@ class _Check(Values):
             "truncations": truncations,
         }
         action_space = self.action_space(fields["actions"])
+        self.note_gaps(fields)
+        self.note_short_episodes(fields)
         names = self.add_reward_parts(fields)
         self.add_policy_ids(fields)
         self.add_log_probs(fields, action_space)
@@ -230,6 +232,35 @@ class _Check(Values):
         ended = (terminated > 0) | (cut > 0)
         derived[ended] = observations[ended]
         return derived
+
+    def note_gaps(self, fields: dict[str, Floats]) -> None:
+        """Says where logged next observations show that an episode's end is missing."""
+        ended = (fields["terminations"] > 0) | (fields["truncations"] > 0)
+        inside = np.flatnonzero(~ended[:-1])
+        follows = np.isclose(
+            fields["next_observations"][inside], fields["observations"][inside + 1], 1e-3, 1e-4
+        )
+        gaps = inside[~follows.all(1)]
+        if len(gaps):
+            self.notes.append(
+                f"{len(gaps):,} rows that end no episode (the first: {gaps[0]:,}) have next "
+                "observations other than the next row's observations; mark the ends of episodes, "
+                "and keep rows in the order of time"
+            )
+
+    def note_short_episodes(self, fields: dict[str, Floats]) -> None:
+        """Says how many episodes were cut before the limit that evaluation plays to."""
+        horizon, terminated = self.horizon(), fields["terminations"] > 0
+        if self.env is None or horizon is None:
+            return
+        stops = np.flatnonzero(terminated | (fields["truncations"] > 0)) + 1
+        short = ~terminated[stops - 1] & (np.diff(stops, prepend=0) < horizon)
+        if short.any():
+            self.notes.append(
+                f"{int(short.sum()):,} of {len(stops):,} episodes were cut before the "
+                f"environment's limit of {horizon:,} steps; the behaviour's mean return has them "
+                "as they are"
+            )
 
     def without_successor(self, fields: dict[str, Floats]) -> dict[str, Floats]:
         """Leaves out truncated rows whose next observation was not logged.

@@ -22,7 +22,7 @@ Progress = download.Progress
 # What only the card of an exported dataset tells; all else is measured on its rows.
 _TOLD = (
     *("reward_parts", "policies", "recipe", "horizon", "measure_names", "history", "static"),
-    "held_out_transitions",
+    *("held_out_transitions", "every_episode"),
 )
 
 

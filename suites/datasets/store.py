@@ -128,7 +128,7 @@ class Dataset:
             return self.logged[:, 0], self.logged[:, 1].astype(np.int64)
         names = ("rewards", "terminations", "truncations")
         rewards, terminations, truncations = (self.column(name)[start:stop] for name in names)
-        return episodes(rewards, terminations, truncations, self.card.get("horizon"))
+        return episodes(rewards, terminations, truncations, self._limit)
 
     def episode_measures(self) -> dict[str, npt.NDArray[np.float64]]:
         """By name ``[E]``: what the simulator measured in the episodes of :meth:`episodes`.
@@ -149,8 +149,13 @@ class Dataset:
         if self.logged is not None:
             return self.logged[:, 2].astype(np.int64)
         terminations, truncations = self.column("terminations"), self.column("truncations")
-        _, stops, complete = _bounds(terminations, truncations, self.card.get("horizon"))
+        _, stops, complete = _bounds(terminations, truncations, self._limit)
         return stops[complete] - 1
+
+    @property
+    def _limit(self) -> int | None:
+        """How long an episode that did not terminate must be to count; None for any length."""
+        return None if self.card.get("every_episode") else self.card.get("horizon")
 
 
 def layout(widths: Mapping[str, int]) -> dict[str, list[int]]:

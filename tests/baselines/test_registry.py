@@ -45,6 +45,7 @@ def test_a_plugin_file_brings_agents(tmp_path: Path) -> None:
     known = Registry([file])
     assert issubclass(known.get("mine"), BC)
     assert known.sources["mine"] == f"plugin {file}"
+    assert "mine" in Registry([file, str(file)]).names()  # given twice
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,8 @@ def test_a_plugin_file_brings_agents(tmp_path: Path) -> None:
         ("x = 1", "must define AGENTS"),
         ("AGENTS = {}", "must define AGENTS"),
         ("AGENTS = ['bc']", "must define AGENTS"),
+        ("AGENTS = {'../../evil': int}", "a label is made of letters, digits"),
+        ("AGENTS = {'a,b': int}", "a label is made of letters, digits"),
         (PLUGIN.replace("'mine'", "'bc'"), 'two agents are called "bc": built in and plugin'),
     ],
 )

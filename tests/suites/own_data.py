@@ -21,6 +21,8 @@ def logs(episodes: int = 4, length: int = 5, **changes: Any) -> dict[str, Any]:
         "terminations": last & (np.arange(rows) < length),  # of the first episode alone
         "truncations": last & (np.arange(rows) >= length),
     }
+    going_on = np.flatnonzero(~last)
+    arrays["next_observations"][going_on] = arrays["observations"][going_on + 1]
     arrays.update(changes)
     return {name: value for name, value in arrays.items() if value is not None}
 

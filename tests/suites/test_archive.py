@@ -35,7 +35,10 @@ def test_runs_taken_in_are_done_and_the_same(
     out = tmp_path / "elsewhere"
     assert main(["import", str(archive), "--out", str(out)]) == 0
     count = len(load_results(finished / "runs"))
-    assert f"{count} runs" in said(capsys)
+    shown = said(capsys)
+    assert f"{count} runs" in shown
+    assert "budget tiny, data local, seeds 0, 1: " in shown
+    assert "td3_bc" in shown
     for load in (load_results, load_episodes):
         pd.testing.assert_frame_equal(load(out), load(finished / "runs"))
     assert not list(out.rglob("policy.pt"))

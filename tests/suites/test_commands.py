@@ -262,7 +262,9 @@ def test_without_pyav_a_sentence_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(UsageError, match=r"an .mp4 needs PyAV \(pip install av\); a .gif works"):
+    with pytest.raises(
+        UsageError, match=r"an .mp4 needs PyAV \(pip install -e '.\[video\]'\); a .gif works"
+    ):
         Mp4(tmp_path / "film.mp4", Fraction(25))
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from own_data import logs, save
 
 from suites.datasets import __main__ as command
-from suites.datasets import file, file_read, own_task, store
+from suites.datasets import file, file_read, get_source, own_task, store
 from suites.datasets.file_layout import Content, check
 from suites.datasets.groups import policy_groups
 from suites.datasets.store import DatasetError
@@ -498,6 +498,42 @@ def test_a_file_of_data_is_described(tmp_path: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert "policy 1" in shown
     assert f"{rows:,} transitions" in shown
+
+
+def test_ends_that_are_missing_are_told(tmp_path: Path) -> None:
+    whole = logs()
+    assert not [note for note in content(tmp_path, **whole).notes if "next row" in note]
+    first = int(np.flatnonzero(whole["terminations"] + whole["truncations"])[0])
+    ends = {name: whole[name].copy() for name in ("terminations", "truncations")}
+    for values in ends.values():
+        values[first] = 0
+    (note,) = [note for note in content(tmp_path, **logs(**ends)).notes if "next row" in note]
+    assert note.startswith(f"1 rows that end no episode (the first: {first})")
+
+
+def test_every_logged_episode_counts_and_short_ones_are_told(tmp_path: Path) -> None:
+    """Also those cut before the environment's limit, and those that lose their last row."""
+    rng, steps = np.random.default_rng(0), (1000, 40, 200)
+    ends, fallen = np.zeros(sum(steps)), np.zeros(sum(steps))
+    ends[np.cumsum(steps) - 1] = 1
+    fallen[steps[0] + steps[1] - 1] = 1
+    path = tmp_path / "hop.npz"
+    np.savez(
+        path,
+        observations=rng.standard_normal((sum(steps), 11)),
+        actions=rng.uniform(-1, 1, (sum(steps), 3)),
+        rewards=np.ones(sum(steps)),
+        terminations=fallen,
+        episode_ends=ends,
+        env_id="Hopper-v5",
+    )
+    returns, _ = store.load(file.ensure(str(path))).episodes()
+    assert returns.tolist() == [999, 40, 199]  # without their successors, two lose a row
+    task = own_task(get_source("file"), str(path))
+    assert task is not None
+    assert "1 of 3 episodes were cut before the environment's limit of 1,000" in " ".join(
+        task.notes
+    )
 
 
 def test_episodes_are_held_out_where_nothing_else_can_judge(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import cast
 
 import pytest
+from rich.console import Console
 
 from baselines.config import UsageError
 from suites.catalog import TASKS
 from suites.cli import main
+from suites.console import print_plan
 from suites.manifest import load_budgets, load_suite, shipped
 from suites.plan import make_plan
 from suites.resolve import Options
@@ -159,6 +163,9 @@ def test_mistakes_name_file_key_and_remedy(tmp_path: Path, text: str, words: lis
         (["core3", "--stack", "-1"], ["--stack"]),
         (["core3", "--device", "gpu"], ["--device", "unknown device", 'mean "cuda"']),
         (["core3", "--tasks", "hopper-medium"], ["not in this suite", "hopper-medium-replay"]),
+        (["core3", "--tasks", "Hopper-Medium-v2"], ['"Hopper-Medium-v2"', "called hopper-medium"]),
+        (["core3", "--agents", "TD3_BC"], ['mean "td3_bc"']),
+        (["core3", "--tasks", "a.npz", "--source", "local"], ["a.npz", "leave --source out"]),
         (["core3", "--tasks", "logs.pkl"], ["logs.pkl", ".npz, .h5 or .hdf5, not .pkl"]),
         (["core3", "--plugin", "not_there.py"], ["not_there.py", "not there"]),
         (["core3", "--set", "alpha=1"], ["agent.key=value"]),
@@ -192,6 +199,36 @@ def test_command_line_mistakes(
     for word in words:
         assert word in captured.err
     assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+def test_names_that_are_taken_are_refused(tmp_path: Path) -> None:
+    text = "tasks: [hopper-medium]\nagents: [bc]\n"
+    (tmp_path / "core3.yml").write_text(text)
+    with pytest.raises(UsageError, match="suite called core3 comes with the package"):
+        load_suite(str(tmp_path / "core3.yml"))
+    assert load_suite(str(shipped()["core3"])).name == "core3"
+    path = write(tmp_path, "tasks: [hopper-medium]\nagents: {td3_bc: {agent: iql}}")
+    with pytest.raises(UsageError, match='"td3_bc" is the name of another agent than iql'):
+        make_plan(Options(path, out=tmp_path / "runs", device="cpu"))
+
+
+def test_a_budget_of_a_usual_name_and_other_numbers_is_told(tmp_path: Path) -> None:
+    numbers = "updates: 5, seeds: 1, evaluations: 1, evaluation_episodes: 1, final_episodes: 1"
+    path = write(tmp_path, GOOD + f"budgets: {{quick: {{{numbers}}}}}")
+    remarks = make_plan(Options(path, out=tmp_path / "runs", device="cpu")).remarks
+    assert remarks == ["Budget quick is this suite's own, not the usual one."]
+    assert not make_plan(Options("core3", out=tmp_path / "runs", device="cpu")).remarks
+
+
+def test_brackets_are_text(tmp_path: Path) -> None:
+    screen = Console(file=io.StringIO(), width=200)
+    path = write(tmp_path, "title: My [paper] suite\ntasks: [hopper-medium]\nagents: [bc]\n")
+    plan = make_plan(Options(path, out=tmp_path / "runs", device="cpu"))
+    plan.tasks[0]["missing"] = "needs minari; pip install -e '.[minari]'"
+    print_plan(screen, plan)
+    shown = cast("io.StringIO", screen.file).getvalue()
+    assert "My [paper] suite" in shown
+    assert ".[minari]" in shown
 
 
 @pytest.mark.usefixtures("hastened")

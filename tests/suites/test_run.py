@@ -314,6 +314,10 @@ def test_run_from_python(finished: Path, capsys: pytest.CaptureFixture[str]) -> 
     out = finished / "runs"
     assert run(str(finished / "tiny.yaml"), out=out, tasks=["hopper-random"]) == 0
     assert "hopper-random" in capsys.readouterr().out
+    text = {"tasks": "hopper-random", "agents": "bc,iql", "settings": "bc.lr=0.0003", "seeds": "2"}
+    assert run(str(finished / "tiny.yaml"), out=out, **text) == 0  # as on the command line
+    with pytest.raises(UsageError, match='run: seeds must be int, not "many"'):
+        run(str(finished / "tiny.yaml"), out=out, seeds="many")
     with pytest.raises(UsageError, match='mean "budget"'):
         run("core3", budgte="smoke")
 
