@@ -93,6 +93,7 @@ class Pair:
     Attributes:
         x: the agent that is ahead (or was listed first, at one half).
         y: the other.
+        tasks: number of tasks.
         estimate: probability of improvement of x over y.
         p: exact two-sided p-value of their being alike on every task; of the means over draws of
             the data where there are several.
@@ -101,6 +102,7 @@ class Pair:
 
     x: str
     y: str
+    tasks: int
     estimate: Estimate
     p: float
     p_holm: float
@@ -318,7 +320,7 @@ def pairs(comparison: Comparison) -> list[Pair]:
         found.append((x, y, value, p))
     adjusted = holm([p for *_, p in found])
     return [
-        Pair(x, y, value, p, float(p_holm))
+        Pair(x, y, len(comparison.tasks), value, p, float(p_holm))
         for (x, y, value, p), p_holm in zip(found, adjusted, strict=True)
     ]
 

@@ -213,7 +213,9 @@ def aggregate_intervals(rows: Sequence[AggregateRow], look: Mapping[str, Look]) 
             _rows_of_bars(axis, labels if i == 0 else [], len(rows))
             axis.set_title(name + " ↓" * (name == "Optimality gap"))
             axis.xaxis.set_major_locator(MaxNLocator(4))
-        _interval_note(figure, {n: coverage(n) for n in {row.estimate.units for row in rows}})
+        _interval_note(
+            figure, {r.estimate.units: coverage(r.estimate.units, r.tasks) for r in rows}
+        )
     return figure
 
 
@@ -232,8 +234,11 @@ def improvement_intervals(pairs: Sequence[Pair], look: Mapping[str, Look]) -> Fi
         axis.axvline(0.5, color=INK, linestyle=(0, (4, 3)), linewidth=1)
         axis.set_xlim(min(0.45, axis.get_xlim()[0]), 1.01)
         axis.set_title("Probability that a run of X scores above a run of Y on the same task")
-        counts = {pair.estimate.units for pair in pairs}
-        _interval_note(figure, {n: coverage(n, "improvement") for n in counts})
+        covers = {
+            pair.estimate.units: coverage(pair.estimate.units, pair.tasks, "improvement")
+            for pair in pairs
+        }
+        _interval_note(figure, covers)
     return figure
 
 
@@ -439,5 +444,7 @@ def _runs(count: int) -> str:
 def _interval_note(figure: Figure, covers_with: Mapping[int, str]) -> None:
     """Says below the axes what the bars are worth, by number of runs."""
     covers = ", ".join(f"{text} with {_runs(n)}" for n, text in sorted(covers_with.items()))
-    text = f"bars: nominal {100 * CONFIDENCE:.0f} % intervals over runs; true coverage: {covers}"
+    text = (
+        f"bars: nominal {100 * CONFIDENCE:.0f} % intervals over runs; simulated coverage: {covers}"
+    )
     figure.text(0.5, 0.08 / figure.get_size_inches()[1], text, ha="center")

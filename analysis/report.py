@@ -237,8 +237,8 @@ def _headline(rows: list[AggregateRow]) -> str:
     best = max(overall, key=lambda row: row.estimate.value[first])
     return (
         f"The highest interquartile mean is that of {best.agent}: "
-        f"{tables.aggregate_texts(best)[first]} ({runs} runs per task; the interval covers about "
-        f"{coverage(units)})."
+        f"{tables.aggregate_texts(best)[first]} ({runs} runs per task; such intervals cover "
+        f"{coverage(units, best.tasks)} in simulations)."
     )
 
 
@@ -270,7 +270,6 @@ def _page(plan: Plan, table: tables.TaskTable, **context: Any) -> str:
             },
             looks=plots.looks(table.agents),
             tables=tables,
-            coverage=coverage,
             aggregate_names=list(AGGREGATES),
             **context,
         )

@@ -45,13 +45,13 @@ PERCENT_NOTE = (
 AGGREGATE_NOTE = (
     f"{INTERVALS} "
     "Runs: per task. Coverage: how often such an interval holds the truth with so few runs, "
-    "simulated on nine tasks (the median's may be a point or two lower). "
+    "simulated on one, three or nine tasks (the median's may be a point or two lower). "
     f"Optimality gap: mean shortfall below {OPTIMALITY_THRESHOLD:.0f}, lower is better."
 )
 PAIR_NOTE = (
     "P(X > Y): probability that a run of X scores above a run of Y on the same task, averaged over "
-    "tasks. p: exact stratified rank-sum test, Holm-corrected over all pairs. An interval without "
-    "width at 1 only says that no run of Y reached one of X."
+    "tasks. p: exact stratified rank-sum test, Holm-corrected over all pairs. No interval: on "
+    "every task all runs of one agent are above all of the other, and resampling varies nothing."
 )
 PUBLISHED_NOTE = (
     f"{MARK} published elsewhere, on the same version of these datasets, with the protocol named; "
@@ -379,7 +379,7 @@ def aggregate_markdown(
             f"{row.group} ({row.tasks})",
             row.agent,
             str(row.estimate.runs),
-            coverage(row.estimate.units),
+            coverage(row.estimate.units, row.tasks),
             *aggregate_texts(row),
         ]
         for row in rows
@@ -392,7 +392,7 @@ def aggregate_markdown(
                 pair.x,
                 pair.y,
                 str(pair.estimate.runs),
-                coverage(pair.estimate.units, "improvement"),
+                pair_coverage(pair),
                 pair_text(pair),
                 p_value(pair.p),
                 p_value(pair.p_holm),
@@ -411,9 +411,18 @@ def aggregate_texts(row: AggregateRow) -> list[str]:
 
 
 def pair_text(pair: Pair) -> str:
-    """Probability of improvement with its interval."""
+    """Probability of improvement with its interval, if that has a width."""
     found = pair.estimate
-    return interval(float(found.value), float(found.low), float(found.high), digits=2)
+    low = math.nan if found.low == found.high else float(found.low)
+    return interval(float(found.value), low, float(found.high), digits=2)
+
+
+def pair_coverage(pair: Pair) -> str:
+    """What such an interval covers."""
+    found = pair.estimate
+    if found.low == found.high:
+        return "no interval"
+    return coverage(found.units, pair.tasks, "improvement")
 
 
 def aggregate_csv(rows: Sequence[AggregateRow]) -> str:

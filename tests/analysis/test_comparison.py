@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis import tables
+from analysis import stats, tables
 from analysis.comparison import (
     ALL_TASKS,
     IncompleteMatrixError,
+    Pair,
     agents,
     aggregate_rows,
     compare,
@@ -305,3 +306,17 @@ def test_the_terminal_table_fits_its_window(make: Make, tmp_path: Path, width: i
         assert expected in " ".join(text.split())
     cell = tables.task_table(plan, runs).cells["walker2d-medium", "td3_bc"]
     assert cell.text in text
+
+
+def test_without_overlap_there_is_no_interval() -> None:
+    """Every resample says the same, which is no reason to be sure."""
+    x, y = np.array([[60.0, 20.0], [61.0, 21.0], [62.0, 22.0]]), np.full((3, 2), 40.0)
+    found = stats.estimate_improvement(x, y, rng=np.random.default_rng(0))
+    assert found.low == found.value == found.high == 0.5
+    pair = Pair("x", "y", 2, found, 1.0, 1.0)
+    assert tables.pair_text(pair) == "0.50"
+    assert tables.pair_coverage(pair) == "no interval"
+    near = stats.estimate_improvement(x, y + 21.0, rng=np.random.default_rng(0))
+    pair = Pair("x", "y", 2, near, 1.0, 1.0)
+    assert tables.pair_text(pair).endswith("]")
+    assert tables.pair_coverage(pair) == stats.coverage(3, 2, "improvement")

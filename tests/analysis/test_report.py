@@ -88,7 +88,8 @@ def test_a_full_report(make: Make, tmp_path: Path) -> None:
     assert "68 of 68 runs finished" in text
     assert text.count("Read with care.") == 4  # at the top and under every table of scores
     assert "every planned run has finished" in text
-    assert text.count(coverage(5)) >= 9  # coverage beside every aggregate
+    assert text.count(coverage(5, 4)) >= 3  # coverage beside every aggregate, over all tasks
+    assert text.count(coverage(5, 2)) >= 6  # and over those of each quality
     assert "The highest interquartile mean is that of td3_bc" in text
     assert "learning_rate" in text
     assert "c0ffee0" in text

@@ -283,10 +283,10 @@ def test_too_few_runs_have_no_interval(method: stats.Method, runs: int) -> None:
     assert np.isfinite(found.value)
     assert np.isnan(found.low)
     assert np.isnan(found.high)
-    assert stats.coverage(found.units, method=method) == "no interval"
+    assert stats.coverage(found.units, 9, method=method) == "no interval"
     enough = stats.estimate(stats.iqm, scores(0, runs=runs + 1), rng=rng, method=method)
     assert np.isfinite(enough.low)
-    assert stats.coverage(runs + 1, method=method).endswith(" %")
+    assert stats.coverage(runs + 1, 9, method=method).endswith(" %")
 
 
 @pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.zeros(3), np.array([[1.0, np.nan]])])
@@ -315,14 +315,18 @@ def test_five_runs_cover_what_they_say(method: stats.Method, low: float, high: f
 def test_coverage_knows_every_number_of_runs(
     of: Literal["aggregate", "improvement"], method: stats.Method
 ) -> None:
-    assert all(stats.coverage(runs, of, method).endswith(" %") for runs in range(3, 60))
+    for tasks in (1, 2, 3, 8, 9, 15):
+        found = [stats.coverage(runs, tasks, of, method) for runs in range(3, 60)]
+        assert all(text.endswith(" %") for text in found)
 
 
 def test_coverage_of_five_runs() -> None:
     """What the report promises, from the simulated table."""
-    assert int(stats.coverage(5).split("-")[0]) >= 94
-    assert int(stats.coverage(5, "improvement").split("-")[0]) >= 94
-    assert int(stats.coverage(5, method="percentile").split("-")[0]) < 90
+    assert int(stats.coverage(5, 9).split("-")[0]) >= 94
+    assert int(stats.coverage(5, 9, method="percentile").split("-")[0]) < 90
+    assert stats.coverage(5, 3) == stats.coverage(5, 8) != stats.coverage(5, 9)
+    lowest = [int(stats.coverage(5, tasks).split("-")[0]) for tasks in (1, 3, 9)]
+    assert lowest == sorted(lowest)  # fewer tasks, more rests on a single one
 
 
 @given(x=arrays(np.float64, st.tuples(st.integers(1, 5), st.just(1)), elements=st.floats(0, 1)))
