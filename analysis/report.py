@@ -297,7 +297,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         page = build(options.folder, out, options.allow_missing, options.scores)
     except (RecordError, ScoresError) as error:
-        print(error, file=sys.stderr)
+        known = "" if (options.folder / PLAN_FILE).exists() else "; name a folder below reports/"
+        print(f"error: {error}{known}", file=sys.stderr)
         return 2
     print(page)
     return 0

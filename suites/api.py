@@ -80,7 +80,8 @@ def load_results(where: str | Path = "results/runs") -> pd.DataFrame:
         The columns of :data:`analysis.frame.RUN_COLUMNS`; docs/using-results.md explains them.
 
     Warns:
-        UserWarning: if runs of one label differ in settings, version or data alone.
+        UserWarning: if there are none, or if runs of one label differ in settings, version or data
+            alone.
 
     Raises:
         UsageError: if there is no such folder, or what lies there cannot be read.
@@ -88,6 +89,12 @@ def load_results(where: str | Path = "results/runs") -> pd.DataFrame:
     from analysis.frame import load
 
     runs = load(*locate(Path(where)))
+    if runs.empty:
+        warnings.warn(
+            f"{where} holds no finished runs; give an output folder, such as results/runs, a "
+            "report's folder in it, or a cell's",
+            stacklevel=2,
+        )
     alike = runs.duplicated(["source", "task", "draw", "agent", "budget", "seed"], keep=False)
     if alike.any():
         names = ", ".join(sorted(set(runs.loc[alike, "agent"])))

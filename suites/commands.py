@@ -195,10 +195,10 @@ def export(console: Console, arguments: Sequence[str]) -> int:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             table = (load_episodes if chosen.episodes else load_results)(chosen.run)
-        for warning in told:
-            console.print(f"warning: {warning.message}")
         if table.empty:
             raise UsageError(f"{chosen.run} has no finished runs to export")
+        for warning in told:
+            tell(console, f"warning: {warning.message}")
         with _writing(chosen.file):
             write_atomically(chosen.file, table.to_csv(index=False).encode())
         console.print(f"written: {chosen.file} ({len(table):,} rows)")

@@ -293,7 +293,7 @@ def test_command_line(
     assert capsys.readouterr().out.strip() == "index.html"
     assert "theirs†" in (folder / "table.md").read_text()
     assert main([str(tmp_path)]) == 2
-    assert "plan.json: no such plan" in capsys.readouterr().err
+    assert "plan.json: no such plan; name a folder below reports/" in capsys.readouterr().err
     assert main([str(folder), "--out", str(tmp_path), "--scores", "absent.csv"]) == 2
     assert "no such file" in capsys.readouterr().err
 

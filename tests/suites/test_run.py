@@ -238,6 +238,8 @@ def test_results_as_a_frame(finished: Path) -> None:
     frame = load_results(finished / "runs")
     assert len(frame) == 16
     assert {"task", "agent", "seed", "score", "return_mean"} <= set(frame.columns)
+    with pytest.warns(UserWarning, match="holds no finished runs; give an output folder"):
+        assert load_results(finished / "runs" / "reports").empty
 
 
 def test_settings_given_by_hand_are_told_wherever_numbers_are(
@@ -316,6 +318,7 @@ def test_run_from_python(finished: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "hopper-random" in capsys.readouterr().out
     text = {"tasks": "hopper-random", "agents": "bc,iql", "settings": "bc.lr=0.0003", "seeds": "2"}
     assert run(str(finished / "tiny.yaml"), out=out, **text) == 0  # as on the command line
+    assert run(str(finished / "tiny.yaml"), out=out) == 0  # the report is whole again
     with pytest.raises(UsageError, match='run: seeds must be int, not "many"'):
         run(str(finished / "tiny.yaml"), out=out, seeds="many")
     with pytest.raises(UsageError, match='mean "budget"'):
