@@ -285,17 +285,29 @@ def make_once(folder: Path, make: Callable[[], object]) -> Path:
     Args:
         folder: the dataset's own.
         make: writes the dataset there.
+
+    Raises:
+        DatasetError: if nothing can be written there.
     """
     from filelock import FileLock
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        try:
-            load(folder, verify=True)
-        except DatasetError:
-            for abandoned in folder.parent.glob(f".{folder.name}.*"):
-                shutil.rmtree(abandoned, ignore_errors=True)
-            make()
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise DatasetError(
+            f"{folder.parent} cannot be written ({error.strerror or error}); name another place "
+            "for datasets with the environment variable FASTQ_BENCH_CACHE"
+        ) from None
+    try:
+        load(folder, verify=True)
+    except DatasetError:
+        for abandoned in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        make()
+    finally:
+        lock.release()
     return folder
 
 

@@ -154,3 +154,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
     table.write_bytes(content)
     store.load(folder)
     assert "differs from its sha256" in error(verify=True)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match=r"file/x cannot be written \(Not a directory\).*CACHE"):
+        store.make_once(tmp_path / "file" / "x" / "y", lambda: None)
