@@ -50,6 +50,7 @@ RUN_COLUMNS = (
     "reference",  # random or behaviour: a yardstick, not a competitor
     "foreign",  # read from a CSV of scores made elsewhere
     "core_seconds",  # this seed's share of its stack
+    "stack",  # seeds trained together in the job, which makes each cheaper
     "total_s",  # wall-clock seconds of the job
     "data_return_mean",  # raw return, mean over the dataset's episodes
     "expert_return_mean",  # the same of this environment's expert dataset, NaN if there is none
@@ -319,6 +320,7 @@ def _run_row(run: Run, path: Path, experts: dict[tuple[str, str], float]) -> dic
         "reference": bool(record.agent.get("reference", False)),
         "foreign": False,
         "core_seconds": float(timing.get("core_seconds", math.nan)),
+        "stack": len(record.stack),
         "total_s": float(timing.get("total_s", math.nan)),
         "data_return_mean": float(record.dataset.get("return_mean", math.nan)),
         "expert_return_mean": experts.get((task["source"], task["environment"]), math.nan),
