@@ -50,7 +50,7 @@ def missing(task: str) -> str | None:
     found = _find(task)
     recipe = _recipe(found)
     if recipe is None:
-        return f"{task}: there is no local recipe; choose another --source"
+        return f"{task}: there is no local recipe; give another source, such as --source d4rl"
     return recipe.missing(found)
 
 

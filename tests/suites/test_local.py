@@ -345,7 +345,7 @@ def test_identities_of_released_datasets_stay() -> None:
 def test_a_task_without_a_recipe_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "DOMAINS", {})
     assert local.tasks() == ()
-    with pytest.raises(DatasetError, match="no local recipe; choose another --source"):
+    with pytest.raises(DatasetError, match="no local recipe; give another source"):
         local.identity("hopper-random")
     with pytest.raises(DatasetError, match="no local recipe"):
         local.default_size("hopper-random")
