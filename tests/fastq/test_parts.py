@@ -470,8 +470,8 @@ def test_values_are_what_the_critic_says_of_the_sample_s_own_view() -> None:
     [
         ({"discounts": (0.9, 0.5)}, "discounts must rise"),
         ({"discounts": (0.9, 1.5)}, "from 0 to 1"),
-        ({"discounts": ()}, "discounts must be numbers"),
-        ({"exploration": (0.1, 2.0)}, "exploration must be numbers"),
+        ({"discounts": ()}, "discounts must be one number"),
+        ({"exploration": (0.1, 2.0)}, "exploration must be from 0 to 1, not 2"),
         ({"acting": "best"}, "fixed:<k>"),
         ({"acting": "classifier", "adversary": 0.0}, "set adversary above 0"),
         ({"balance": "none"}, "set adversary to 0"),
