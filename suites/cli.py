@@ -253,10 +253,13 @@ def look(console: Console, chosen: argparse.Namespace) -> int:
             f"{error}; {suite.name} has not run at budget {budget} into {chosen.out}; run it (it "
             "finds what is finished there), or name another --budget"
         ) from None
+    options = {"--agents": chosen.agents, "--seeds": chosen.seeds, "--set": chosen.settings}
+    if unused := ", ".join(option for option, value in options.items() if value):
+        show.tell(console, f"{unused}: without effect here; this is what was last planned")
     if chosen.report:
         return report(console, folder, chosen.out, chosen.allow_missing, chosen.scores)
     states = states_of(plan, chosen.out)
-    console.print(f"[bold]{plan.title}[/bold]  ({plan.suite}, budget {plan.budget})")
+    show.print_title(console, plan.title, f"{plan.suite}, budget {plan.budget}")
     show.print_matrix(console, plan, states)
     return FAILED if "failed" in states.values() else OK
 

@@ -38,11 +38,16 @@ def tell(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+def print_title(console: Console, title: str, what: str) -> None:
+    """A suite's title, and what it is in brackets behind."""
+    console.print(Text.assemble((title, "bold"), f"  ({what})"))
+
+
 def print_plan(console: Console, plan: SuitePlan) -> None:
     """The plan, a line per task."""
     rows = [row for row in plan.rows if not row.reference]
     seeds = max(len(row.seeds) for row in rows)
-    console.print(Text.assemble((plan.suite.title, "bold"), f"  ({plan.suite.name})"))
+    print_title(console, plan.suite.title, plan.suite.name)
     console.print(
         f"budget {plan.budget_name}: {_updates(rows)}, {seeds} seed{'s' if seeds > 1 else ''}, "
         f"{plan.budget.final_episodes} final episodes; data {plan.options.source}; "

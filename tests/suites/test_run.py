@@ -123,6 +123,10 @@ def test_what_is_done_is_skipped(finished: Path, capsys: pytest.CaptureFixture[s
         path: (path / "record.json").stat().st_mtime_ns for path, _ in records(finished / "runs")
     }
     assert after == before
+    assert main([*command, "--status", "--agents", "bc", "--set", "bc.lr=1"]) == 0
+    shown = capsys.readouterr().out
+    assert "--agents, --set: without effect here; this is what was last planned" in shown
+    assert "td3_bc" in shown
     assert main([*command, "--status"]) == 0
     assert "2/2" in capsys.readouterr().out
 
