@@ -108,6 +108,11 @@ class Pair:
     p_holm: float
 
     @property
+    def has_interval(self) -> bool:
+        """Whether the estimate has an interval with a width; without one it tells nothing."""
+        return bool(self.estimate.low < self.estimate.high)
+
+    @property
     def verdict(self) -> str:
         """What may be said of the pair in words."""
         if self.estimate.units < MINIMUM_RUNS_FOR_CLAIMS:

@@ -29,6 +29,7 @@ from analysis.comparison import (
 from analysis.frame import Run
 from analysis.stats import AGGREGATES, INTERVALS, SEED, Estimate, FloatArray, estimate, mean
 from analysis.studies import Section
+from analysis.tables import pair_text
 from analysis.text import csv_text, interval, p_value
 from results.record import Plan
 
@@ -331,11 +332,9 @@ def _reach_text(reached: FloatArray) -> tuple[str, float]:
 
 
 def _pair_text(pair: Pair) -> str:
-    found = pair.estimate
-    bounds = interval(float(found.value), float(found.low), float(found.high), digits=2)
     return (
-        f"an area of {pair.x} lies above one of {pair.y} with probability {bounds}; adjusted p "
-        f"{p_value(pair.p_holm)}: {pair.verdict}."
+        f"an area of {pair.x} lies above one of {pair.y} with probability {pair_text(pair)}; "
+        f"adjusted p {p_value(pair.p_holm)}: {pair.verdict}."
     )
 
 

@@ -413,16 +413,15 @@ def aggregate_texts(row: AggregateRow) -> list[str]:
 def pair_text(pair: Pair) -> str:
     """Probability of improvement with its interval, if that has a width."""
     found = pair.estimate
-    low = math.nan if found.low == found.high else float(found.low)
+    low = float(found.low) if pair.has_interval else math.nan
     return interval(float(found.value), low, float(found.high), digits=2)
 
 
 def pair_coverage(pair: Pair) -> str:
     """What such an interval covers."""
-    found = pair.estimate
-    if found.low == found.high:
+    if not pair.has_interval:
         return "no interval"
-    return coverage(found.units, pair.tasks, "improvement")
+    return coverage(pair.estimate.units, pair.tasks, "improvement")
 
 
 def aggregate_csv(rows: Sequence[AggregateRow]) -> str:

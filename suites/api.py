@@ -45,7 +45,7 @@ def run(
 
     from baselines.config import check_name, convert
     from suites import console
-    from suites.cli import Conduct, execute, make_console, worker_count
+    from suites.cli import Conduct, execute, make_console, names, worker_count
     from suites.plan import make_plan
     from suites.resolve import Options
 
@@ -53,7 +53,7 @@ def run(
         check_name(name, [f.name for f in fields(Options)], "option", "run")
         if isinstance(value, str):
             if name in ("agents", "tasks"):
-                options[name] = [part.strip() for part in value.split(",")]
+                options[name] = names(value)
             elif name in ("plugins", "settings"):
                 options[name] = [value]
         if name in ("seeds", "dataset_seeds", "stack") and value is not None:

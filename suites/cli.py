@@ -60,13 +60,13 @@ def parser() -> argparse.ArgumentParser:
     add("--budget", help="smoke, quick (default), standard, full, or one of your manifest's")
     add(
         "--agents",
-        type=_names,
+        type=names,
         metavar="A,B",
         help="only these agents; all: the suite's and those it keeps for more",
     )
     add(
         "--tasks",
-        type=_names,
+        type=names,
         metavar="T,U",
         help='only these tasks; patterns such as "hopper-*", or your own files of data (.npz, '
         ".h5), which need no suite",
@@ -162,7 +162,8 @@ class _HelpFormatter(argparse.HelpFormatter):
         return text if text.startswith("verbs") else super()._fill_text(text, width, indent)
 
 
-def _names(text: str) -> list[str]:
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

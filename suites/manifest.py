@@ -95,6 +95,7 @@ class Suite:
     where: str
     studies: tuple[str, ...] = ()  # run on every cell once it is trained
     more: dict[str, Arm] = field(default_factory=dict)  # only by their names or "all"
+    redefined: frozenset[str] = frozenset()  # budgets of a usual name and other numbers
 
     def get_budget(self, name: str | None) -> tuple[str, Budget]:
         """A budget by name, the suite's default for None.
@@ -167,9 +168,9 @@ def load_suite(name_or_path: str, source: str = "") -> Suite:
     for label in more:
         if label in arms:
             raise UsageError(f"{where}: more.{label} stands among the agents already; remove one")
-    budgets = load_budgets()
-    for key, value in manifest.budgets.items():
-        budgets[key] = build(Budget, value, f"{where}: budgets.{key}")
+    usual = load_budgets()
+    given = {k: build(Budget, v, f"{where}: budgets.{k}") for k, v in manifest.budgets.items()}
+    budgets = usual | given
     check_name(manifest.budget, budgets, "budget", f"{where}: budget")
     return Suite(
         name=path.stem,
@@ -181,6 +182,9 @@ def load_suite(name_or_path: str, source: str = "") -> Suite:
         where=where,
         studies=tuple(manifest.studies),
         more=more,
+        redefined=frozenset(
+            key for key, budget in given.items() if usual.get(key, budget) != budget
+        ),
     )
 
 

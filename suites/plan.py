@@ -17,7 +17,7 @@ from suites.catalog import D4RL
 from suites.datasets import Source, choose_source, get_source
 from suites.fetch import fetch_all
 from suites.job import Job, State, read_state, remove_checkpoints, unfinished_stacks
-from suites.manifest import Budget, Suite, load_budgets, load_suite, shipped, suite_of
+from suites.manifest import Budget, Suite, load_suite, shipped, suite_of
 from suites.matching import match_needs, match_online, match_spaces
 from suites.resolve import (
     BEHAVIOUR,
@@ -80,8 +80,7 @@ class SuitePlan:
         """What no label shows: settings given by hand, and who does not learn from the data."""
         settings = ", ".join(self.options.settings)
         said = [f"Settings given with --set: {settings}."] if settings else []
-        usual = load_budgets().get(self.budget_name)
-        if usual is not None and usual != self.budget:
+        if self.budget_name in self.suite.redefined:
             said.append(f"Budget {self.budget_name} is this suite's own, not the usual one.")
         online = ", ".join(row.label for row in self.rows if row.from_nothing)
         if online:
